@@ -9,7 +9,6 @@ mod wiring;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +26,7 @@ use lantern_lifecycle::Lifecycle;
 use lantern_model::batch::Timestamp;
 use lantern_model::status::Registry;
 use lantern_plugin::Loader;
+use lantern_store::reader::ReadLimits;
 use lantern_store::{Reader, Store};
 use lantern_telemetry::Metrics;
 use lantern_trust::identity::{self, Identity};
@@ -79,8 +79,8 @@ pub async fn run(config: HostConfig, stop: CancellationToken) -> anyhow::Result<
 pub struct Started {
     /// URL of the API.
     pub url: String,
-    /// Path of the database.
-    pub database: PathBuf,
+    /// The database file, or the address of the database without its password.
+    pub database: String,
     /// URL of the embedded broker, if there is one.
     pub broker: Option<String>,
     /// Number of plugins.
@@ -171,7 +171,7 @@ impl Host {
     fn facts(&self) -> Started {
         Started {
             url: self.url.clone(),
-            database: self.store.path().to_owned(),
+            database: self.store.location().to_string(),
             broker: self.broker.embedded_url().map(str::to_owned),
             plugins: self.lifecycle.count(),
         }
@@ -217,9 +217,9 @@ async fn open_database(
     api_threads: &http::Threads,
 ) -> anyhow::Result<(Arc<Store>, Reader)> {
     let store = Arc::new(Store::open(wiring::store(config)).await?);
-    let path = store.path().to_owned();
+    let location = store.location().clone();
     let reader = api_threads
-        .spawn(async move { Reader::open(&path).await })
+        .spawn(async move { Reader::open_at(&location, ReadLimits::default()).await })
         .await
         .context("failed to open the database for reading")??;
     store.release_before_reopen(reader.clone());
@@ -340,7 +340,7 @@ fn announce(started: Started) {
     let broker = broker.map(|url| format!(", broker {url}")).unwrap_or_default();
     let line = format!(
         "lantern is up: {url}, database {}{broker}, {plugins} plugins",
-        database.display()
+        database
     );
     // Standard output may be closed.
     drop(writeln!(std::io::stdout(), "{line}"));

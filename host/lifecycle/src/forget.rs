@@ -434,9 +434,11 @@ impl ErasureTask<'_> {
 const NOT_VACUUMED: &str = "the database file was not rewritten: traces of the content can be left in unused parts of it; \
     `lantern forget --outstanding --vacuum` rewrites it, and nothing is stored meanwhile";
 
-fn wants_vacuum(database: &std::path::Path, asked: Option<bool>) -> bool {
+fn wants_vacuum(database: Option<&std::path::Path>, asked: Option<bool>) -> bool {
     // One whose size is not known counts as large.
-    asked.unwrap_or_else(|| std::fs::metadata(database).is_ok_and(|file| file.len() <= VACUUM_BYTES))
+    let is_small =
+        |file: &std::path::Path| std::fs::metadata(file).is_ok_and(|file| file.len() <= VACUUM_BYTES);
+    asked.unwrap_or_else(|| database.is_some_and(is_small))
 }
 
 async fn stored(

@@ -1,10 +1,10 @@
 //! Writes API tokens; `reader` lists them. The database stores the SHA-256 of a token, never the token. Each write is synced
 //! to disk before it returns, so that a power failure does not restore a revoked token.
 
-use rusqlite::{Connection, TransactionBehavior};
+use crate::sql::Connection;
 
 use super::audit::write_mark;
-use super::{AuditMark, CommitError, Store, Synchronous};
+use super::{AuditMark, CommitError, Store};
 use lantern_model::actor::Actor;
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::TokenName;
@@ -92,11 +92,11 @@ impl Store {
     async fn change_tokens(
         &self,
         mark: Option<AuditMark>,
-        change: impl FnOnce(&Connection) -> Result<bool, rusqlite::Error> + Send + 'static,
+        change: impl FnOnce(&Connection) -> Result<bool, crate::sql::Error> + Send + 'static,
     ) -> Result<bool, CommitError> {
         self.call(move |connection| {
             durable(connection)?;
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = connection.begin()?;
             let changed = change(&transaction)?;
             write_mark(&transaction, mark.as_ref().filter(|_| changed))?;
             transaction.commit()?;
@@ -113,7 +113,7 @@ impl Store {
         self.call(move |connection| {
             connection.execute(
                 "UPDATE _lantern_token SET last_used_at = ?2 WHERE sha256 = ?1",
-                rusqlite::params![sha256, at.0],
+                crate::sql::params![sha256, at.0],
             )?;
             Ok(())
         })
@@ -122,16 +122,16 @@ impl Store {
 }
 
 /// Makes the next commits of this connection wait for the disk. The writer sets the mode again before each batch.
-pub(super) fn durable(connection: &Connection) -> Result<(), rusqlite::Error> {
-    connection.execute_batch(Synchronous::Full.pragma())
+pub(super) fn durable(connection: &Connection) -> Result<(), crate::sql::Error> {
+    connection.make_durable()
 }
 
 /// Returns 0 if the name exists. A collision of digests is an error, because it cannot happen by chance.
-fn insert(connection: &Connection, token: &NewToken) -> Result<usize, rusqlite::Error> {
+fn insert(connection: &Connection, token: &NewToken) -> Result<usize, crate::sql::Error> {
     connection.execute(
         "INSERT INTO _lantern_token (name, role, sha256, created_at, created_by, expires_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (name) DO NOTHING",
-        rusqlite::params![
+        crate::sql::params![
             token.name.as_str(),
             token.role.as_str(),
             token.sha256,
@@ -142,7 +142,7 @@ fn insert(connection: &Connection, token: &NewToken) -> Result<usize, rusqlite::
     )
 }
 
-fn delete(connection: &Connection, name: &str) -> Result<usize, rusqlite::Error> {
+fn delete(connection: &Connection, name: &str) -> Result<usize, crate::sql::Error> {
     connection.execute("DELETE FROM _lantern_token WHERE name = ?1", [name])
 }
 
@@ -166,7 +166,7 @@ mod tests {
 
     async fn open(dir: &std::path::Path) -> (Store, Reader) {
         let store = Store::open(StoreConfig::new(dir)).await.unwrap();
-        let reader = Reader::open(store.path()).await.unwrap();
+        let reader = Reader::open(store.path().unwrap()).await.unwrap();
         (store, reader)
     }
 

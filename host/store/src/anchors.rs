@@ -2,7 +2,7 @@
 //! still contains one of them is the stream that was read, whatever its creation time (ADR 3). Decides which anchors to
 //! keep, and encodes them; pure functions.
 
-use rusqlite::types::{FromSqlError, Type};
+use rusqlite::types::FromSqlError;
 use sha2::{Digest, Sha256};
 
 use super::commit::{Anchor, Entry, Mark};
@@ -75,7 +75,7 @@ pub(super) fn decode(
     stored: Option<Vec<u8>>,
     checkpoint: &Mark,
     column: usize,
-) -> Result<Vec<Anchor>, rusqlite::Error> {
+) -> Result<Vec<Anchor>, crate::sql::Error> {
     let Some(bytes) = stored else {
         return Ok(checkpoint.anchor().into_iter().collect());
     };
@@ -85,11 +85,7 @@ pub(super) fn decode(
             expected_size: anchors.len() * ANCHOR_BYTES,
             blob_size: bytes.len(),
         };
-        return Err(rusqlite::Error::FromSqlConversionFailure(
-            column,
-            Type::Blob,
-            Box::new(error),
-        ));
+        return Err(crate::sql::Error::decode(column, error));
     }
     Ok(anchors.iter().map(decode_one).collect())
 }

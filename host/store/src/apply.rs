@@ -4,7 +4,7 @@
 mod ledger;
 mod writes;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use crate::sql::{Connection, OptionalExtension, params};
 
 use super::anchors;
 use super::commit::{Adopted, Anchor, Commit, Counts, Entry, Mark, OriginId, RowEffects, VersionId};
@@ -34,11 +34,11 @@ pub(super) enum ApplyError {
     /// The database rejected a row, and the transaction contains a part of the batch.
     Refused,
     /// SQLite failed for a reason other than the batch's rows.
-    Sqlite(rusqlite::Error),
+    Sqlite(crate::sql::Error),
 }
 
-impl From<rusqlite::Error> for ApplyError {
-    fn from(error: rusqlite::Error) -> Self {
+impl From<crate::sql::Error> for ApplyError {
+    fn from(error: crate::sql::Error) -> Self {
         Self::Sqlite(error)
     }
 }
@@ -139,7 +139,7 @@ pub(super) fn write_isolated(
     plugin: &Adopted,
     origin: OriginId,
     entries: &mut [Entry],
-) -> Result<(Vec<RowEffects>, Refused), rusqlite::Error> {
+) -> Result<(Vec<RowEffects>, Refused), crate::sql::Error> {
     let mut writes = Writes::prepare(connection, plugin)?;
     let mut refused = Vec::new();
     for entry in entries {
@@ -156,7 +156,7 @@ pub(super) fn write_alone(
     plugin: &Adopted,
     origin: OriginId,
     entry: &mut Entry,
-) -> Result<RowEffects, rusqlite::Error> {
+) -> Result<RowEffects, crate::sql::Error> {
     let mut writes = Writes::prepare(connection, plugin)?;
     write_one(&mut writes, origin, entry)?;
     Ok(total(&writes.finish()?))
@@ -196,7 +196,7 @@ pub(super) fn write_dead_letter(
     entry: &Entry,
     rejection: &Rejection,
     now: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     if rejection.class == RejectionClass::Forgotten {
         let Delivery {
             sequence,
@@ -205,8 +205,8 @@ pub(super) fn write_dead_letter(
         } = entry.delivery;
         return forget::insert_letter(connection, origin, version, sequence, published_ns, now);
     }
-    let headers = serde_json::to_string(&entry.delivery.headers)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let headers =
+        serde_json::to_string(&entry.delivery.headers).map_err(|error| crate::sql::Error::encode(error))?;
     connection
         .prepare_cached(
             "INSERT INTO _lantern_dead_letter (origin, sequence, plugin_version, class, reason, subject,
@@ -232,7 +232,7 @@ pub(super) fn write_dead_letter(
 pub(super) fn read_checkpoint(
     connection: &Connection,
     origin: OriginId,
-) -> Result<Option<(Mark, Vec<Anchor>)>, rusqlite::Error> {
+) -> Result<Option<(Mark, Vec<Anchor>)>, crate::sql::Error> {
     connection
         .prepare_cached(
             "SELECT sequence, published_ns, payload_sha256, anchors FROM _lantern_checkpoint WHERE origin = ?1",
@@ -255,7 +255,7 @@ fn write_checkpoint(
     mark: &Mark,
     anchors: &[Anchor],
     now: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     connection
         .prepare_cached(
             "UPDATE _lantern_checkpoint SET sequence = ?2, published_ns = ?3, payload_sha256 = ?4, anchors = ?5,

@@ -8,24 +8,19 @@
 
 pub(super) mod chain;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use crate::sql::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::access::durable;
-use super::{CommitError, Store, Synchronous};
+use super::{CommitError, Store};
 pub use chain::AuditHash;
 use lantern_model::actor::Actor;
 use lantern_model::batch::{Timestamp, clean_text};
 
 /// Maximum length of a text in an audit entry, in bytes; it may come from a request.
 const TEXT_BYTES_MAX: usize = 1024;
-
-/// Maximum time that the start waits for another process that holds the lock of the database.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Detail of an entry whose change was interrupted.
 const INTERRUPTED: &str = "the host stopped before the change ended; it may have taken effect";
@@ -128,7 +123,7 @@ impl AuditMark {
     }
 
     /// Adds the row. Does nothing if the entry has ended.
-    pub(super) fn write(&self, transaction: &Transaction<'_>) -> Result<(), rusqlite::Error> {
+    pub(super) fn write(&self, transaction: &Transaction<'_>) -> Result<(), crate::sql::Error> {
         let ends = match self.ends {
             None => None,
             Some(begun) => match has_ended(transaction, begun)? {
@@ -156,7 +151,7 @@ impl Store {
         };
         self.call(move |connection| {
             durable(connection)?;
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = connection.begin()?;
             if !settled.load(Ordering::Relaxed) {
                 close_interrupted(&transaction)?;
             }
@@ -189,14 +184,14 @@ impl Store {
     pub(super) async fn change<T: Send + 'static>(
         &self,
         mark: Option<AuditMark>,
-        change: impl FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, crate::sql::Error> + Send + 'static,
         describe: impl FnOnce(&T) -> Option<String> + Send + 'static,
     ) -> Result<T, CommitError> {
         self.call(move |connection| {
             if mark.is_some() {
                 durable(connection)?;
             }
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = connection.begin()?;
             let changed = change(&transaction)?;
             if let Some(mut mark) = mark
                 && let Some(detail) = describe(&changed)
@@ -213,7 +208,7 @@ impl Store {
     async fn write_audit(&self, mark: AuditMark) -> Result<(), CommitError> {
         self.call(move |connection| {
             durable(connection)?;
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = connection.begin()?;
             mark.write(&transaction)?;
             transaction.commit()
         })
@@ -225,12 +220,12 @@ impl Store {
 pub(super) fn write_mark(
     transaction: &Transaction<'_>,
     mark: Option<&AuditMark>,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     mark.map_or(Ok(()), |mark| mark.write(transaction))
 }
 
 /// Makes the next transaction of this connection durable if it ends an audit entry.
-pub(super) fn durable_if(connection: &Connection, mark: Option<&AuditMark>) -> Result<(), rusqlite::Error> {
+pub(super) fn durable_if(connection: &Connection, mark: Option<&AuditMark>) -> Result<(), crate::sql::Error> {
     mark.map_or(Ok(()), |_| durable(connection))
 }
 
@@ -239,7 +234,7 @@ fn append(
     transaction: &Transaction<'_>,
     entry: &AuditEntry,
     ends: Option<i64>,
-) -> Result<AuditId, rusqlite::Error> {
+) -> Result<AuditId, crate::sql::Error> {
     let clean = |text: &String| clean_text(text, TEXT_BYTES_MAX);
     chain::begin(transaction)?;
     let (last, previous) = chain::last(transaction)?;
@@ -276,7 +271,7 @@ fn append(
 }
 
 /// Whether an entry has ended; `None` if this database does not contain it.
-fn has_ended(connection: &Connection, begun: AuditId) -> Result<Option<bool>, rusqlite::Error> {
+fn has_ended(connection: &Connection, begun: AuditId) -> Result<Option<bool>, crate::sql::Error> {
     connection
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM _lantern_audit e WHERE e.ends = s.id)
@@ -288,22 +283,19 @@ fn has_ended(connection: &Connection, begun: AuditId) -> Result<Option<bool>, ru
 
 /// At the start, before any change can begin: adds the entries of an earlier version to the chain, and ends those whose
 /// changes were interrupted. Returns their number.
-pub(super) fn settle(path: &Path) -> Result<usize, rusqlite::Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    if chain::is_begun(&connection)? && interrupted(&connection)?.is_empty() {
+pub(super) fn settle(connection: &mut Connection) -> Result<usize, crate::sql::Error> {
+    if chain::is_begun(connection)? && interrupted(connection)?.is_empty() {
         return Ok(0);
     }
-    connection.execute_batch(Synchronous::Full.pragma())?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    connection.make_durable()?;
+    let transaction = connection.begin()?;
     chain::begin(&transaction)?;
     let closed = close_interrupted(&transaction)?;
     transaction.commit()?;
     Ok(closed)
 }
 
-fn close_interrupted(transaction: &Transaction<'_>) -> Result<usize, rusqlite::Error> {
+fn close_interrupted(transaction: &Transaction<'_>) -> Result<usize, crate::sql::Error> {
     let found = interrupted(transaction)?;
     for (id, entry) in &found {
         append(transaction, entry, Some(*id))?;
@@ -312,7 +304,7 @@ fn close_interrupted(transaction: &Transaction<'_>) -> Result<usize, rusqlite::E
 }
 
 /// Returns the closing rows of the entries that have not ended.
-fn interrupted(connection: &Connection) -> Result<Vec<(i64, AuditEntry)>, rusqlite::Error> {
+fn interrupted(connection: &Connection) -> Result<Vec<(i64, AuditEntry)>, crate::sql::Error> {
     connection
         .prepare(
             "SELECT id, actor, action, plugin, digest, detail FROM _lantern_audit s WHERE outcome = 'started'

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use crate::sql::{Connection, OptionalExtension, Transaction, params};
 
 use super::commit::{Adopted, VersionId};
 use super::description::{ColumnDescription, TableDescription};
@@ -41,7 +41,7 @@ pub enum AdoptError {
 /// A failed change: refused with reasons, or an error of SQLite.
 pub(super) enum CatalogError {
     Refused(Vec<StoreRefusal>),
-    Sqlite(rusqlite::Error),
+    Sqlite(crate::sql::Error),
 }
 
 impl CatalogError {
@@ -79,8 +79,8 @@ pub fn list_refusals(refusals: &[StoreRefusal]) -> String {
     refusals.join("; ")
 }
 
-impl From<rusqlite::Error> for CatalogError {
-    fn from(error: rusqlite::Error) -> Self {
+impl From<crate::sql::Error> for CatalogError {
+    fn from(error: crate::sql::Error) -> Self {
         Self::Sqlite(error)
     }
 }
@@ -93,7 +93,7 @@ pub(super) fn adopt(
     adoption: &Adoption,
     layout: Layout,
 ) -> Result<Adopted, CatalogError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.begin()?;
     let returns = has_run(&transaction, adoption)?;
     let adopted = adopt_in(&transaction, adoption, returns, layout)?;
     // After the database was deleted under a running host, this records what runs.
@@ -122,7 +122,7 @@ impl Layout {
         transaction: &Transaction<'_>,
         manifest: &Manifest,
         table: &Table,
-    ) -> Result<(), rusqlite::Error> {
+    ) -> Result<(), crate::sql::Error> {
         if self == Self::Segments && segments::suits(manifest, table) {
             run(transaction, &statement::create_segmented_table(table))?;
             let description = TableDescription::from(table);
@@ -203,7 +203,7 @@ fn change_segments(
     manifest: &Manifest,
     table: &Table,
     stored: &TableDescription,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let name = table.name.as_str();
     let description = described(table, Some(stored));
     search::adapt(transaction, name, &description)?;
@@ -217,7 +217,7 @@ fn change_segments(
 }
 
 /// Whether this version has run before.
-fn has_run(transaction: &Transaction<'_>, adoption: &Adoption) -> Result<bool, rusqlite::Error> {
+fn has_run(transaction: &Transaction<'_>, adoption: &Adoption) -> Result<bool, crate::sql::Error> {
     transaction.query_row(
         "SELECT EXISTS (SELECT 1 FROM _lantern_plugin WHERE name = ?1 AND digest = ?2
              AND activated_at IS NOT NULL)",
@@ -226,7 +226,7 @@ fn has_run(transaction: &Transaction<'_>, adoption: &Adoption) -> Result<bool, r
     )
 }
 
-pub(super) fn run(transaction: &Transaction<'_>, statements: &[String]) -> Result<(), rusqlite::Error> {
+pub(super) fn run(transaction: &Transaction<'_>, statements: &[String]) -> Result<(), crate::sql::Error> {
     statements
         .iter()
         .try_for_each(|text| transaction.execute_batch(text))
@@ -235,28 +235,23 @@ pub(super) fn run(transaction: &Transaction<'_>, statements: &[String]) -> Resul
 fn stored_table(
     transaction: &Transaction<'_>,
     table: &Table,
-) -> Result<Option<(String, TableDescription)>, rusqlite::Error> {
+) -> Result<Option<(String, TableDescription)>, crate::sql::Error> {
     transaction
         .query_row(
             "SELECT plugin, description FROM _lantern_table WHERE name = ?1",
             [table.name.as_str()],
             |row| {
                 let text: String = row.get(1)?;
-                let description = serde_json::from_str(&text).map_err(|error| {
-                    rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
-                })?;
+                let description =
+                    serde_json::from_str(&text).map_err(|error| crate::sql::Error::decode(1, error))?;
                 Ok((row.get(0)?, description))
             },
         )
         .optional()
 }
 
-fn table_exists(transaction: &Transaction<'_>, table: &Table) -> Result<bool, rusqlite::Error> {
-    transaction.query_row(
-        "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)",
-        [table.name.as_str()],
-        |row| row.get(0),
-    )
+fn table_exists(transaction: &Transaction<'_>, table: &Table) -> Result<bool, crate::sql::Error> {
+    transaction.has_relation(table.name.as_str())
 }
 
 /// The statements that change a stored table to the present declaration, or the differences that prevent it. A version
@@ -354,9 +349,9 @@ pub(super) fn describe(
     manifest: &Manifest,
     table: &Table,
     stored: Option<TableDescription>,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let description = serde_json::to_string(&described(table, stored.as_ref()))
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        .map_err(|error| crate::sql::Error::encode(error))?;
     let updates = segments::is_updated(manifest, table);
     transaction
         .execute(
@@ -391,7 +386,7 @@ fn described(table: &Table, stored: Option<&TableDescription>) -> TableDescripti
 pub(super) fn version_id(
     transaction: &Transaction<'_>,
     adoption: &Adoption,
-) -> Result<VersionId, rusqlite::Error> {
+) -> Result<VersionId, crate::sql::Error> {
     let manifest = &adoption.manifest;
     transaction.execute(
         "INSERT INTO _lantern_plugin (name, version, digest, contract, loaded_at) VALUES (?1, ?2, ?3, ?4, ?5)

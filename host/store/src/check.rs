@@ -9,7 +9,7 @@ mod tables;
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use crate::sql::Connection;
 
 use super::AuditHash;
 use super::apply::from_sql;
@@ -120,7 +120,7 @@ pub struct SourceReport {
 pub enum CheckError {
     /// The database cannot be read.
     #[error("cannot check the database")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(#[from] crate::sql::Error),
     /// There is no database.
     #[error("there is no database {0}")]
     Missing(String),
@@ -188,7 +188,7 @@ pub fn check_with(path: &Path, audit_head: Option<AuditHash>) -> Result<Report, 
 }
 
 /// Checks that rows of the host's tables refer to existing rows.
-fn check_references(connection: &Connection, report: &mut Report) -> Result<(), rusqlite::Error> {
+fn check_references(connection: &Connection, report: &mut Report) -> Result<(), crate::sql::Error> {
     let mut statement =
         connection.prepare("SELECT \"table\", rowid, parent FROM pragma_foreign_key_check ORDER BY 1, 2")?;
     let mut rows = statement.query([])?;
@@ -242,7 +242,7 @@ impl Report {
 }
 
 /// Reports messages that were erased: the ledger counts them as dead.
-fn note_erased(connection: &Connection, report: &mut Report) -> Result<(), rusqlite::Error> {
+fn note_erased(connection: &Connection, report: &mut Report) -> Result<(), crate::sql::Error> {
     let erased = count(
         connection,
         "SELECT count(*) FROM _lantern_dead_letter WHERE state = 'forgotten'",
@@ -360,18 +360,18 @@ pub(super) fn quick(path: &Path) -> Result<(), String> {
 }
 
 /// Opens a connection that can only read.
-pub(super) fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
-    open_read_only(path, std::time::Duration::from_secs(5))
+pub(super) fn open(path: &Path) -> Result<Connection, crate::sql::Error> {
+    open_read_only(path, std::time::Duration::from_secs(5)).map(Connection::from)
 }
 
-fn strings(connection: &Connection, sql: &str) -> Result<Vec<String>, rusqlite::Error> {
+fn strings(connection: &Connection, sql: &str) -> Result<Vec<String>, crate::sql::Error> {
     connection
         .prepare(sql)?
         .query_map([], |row| row.get(0))?
         .collect()
 }
 
-pub(super) fn count(connection: &Connection, sql: &str) -> Result<u64, rusqlite::Error> {
+pub(super) fn count(connection: &Connection, sql: &str) -> Result<u64, crate::sql::Error> {
     connection.query_row(sql, [], |row| row.get(0).map(from_sql))
 }
 

@@ -19,7 +19,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::StoreConfig;
-use super::connection::Database;
+use super::connection::open_file;
+use super::sql;
 
 /// Pages in the log at which a checkpoint begins: 32 MiB. A page that changes often is copied once for each checkpoint, so
 /// rare checkpoints write less.
@@ -98,8 +99,8 @@ impl Pacing {
 
 impl Checkpointer {
     /// Runs a checkpoint when the log is long, and at least every `every` if something was committed.
-    pub(super) fn start(path: &Path, config: &StoreConfig, every: Duration) -> Result<Self, String> {
-        let database = Database::open(path, &config.for_checkpoints()).map_err(|error| error.to_string())?;
+    pub(super) fn start(path: &Path, config: &StoreConfig, every: Duration) -> Result<Self, sql::Error> {
+        let connection = open_file(path, &config.for_checkpoints())?;
         // One request is enough: it stands for all commits until the thread serves it.
         let (wake, woken) = sync_channel(1);
         let (at_work, fresh) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -109,14 +110,14 @@ impl Checkpointer {
                 let (at_work, fresh) = (Arc::clone(&at_work), Arc::clone(&fresh));
                 move || {
                     while wants_one(&woken, every, &fresh) {
-                        if !repeated(&database.connection) {
+                        if !repeated(&connection) {
                             fresh.store(true, Ordering::Release);
                         }
                         at_work.store(false, Ordering::Release);
                     }
                 }
             })
-            .map_err(|error| format!("cannot start the checkpoint thread: {error}"))?;
+            .map_err(sql::Error::encode)?;
         Ok(Self {
             wake: Some(wake),
             at_work,
@@ -276,13 +277,13 @@ mod tests {
                 .unwrap()
                 .pragma_update(None, "journal_mode", "WAL"),
         );
-        let writer = Database::open(&path, &config).unwrap();
+        let writer = open_file(&path, &config).unwrap();
         let mut checkpointer = Checkpointer::start(&path, &config, Duration::from_millis(20)).unwrap();
-        let commit = |sql: &str| writer.connection.execute_batch(sql).unwrap();
+        let commit = |sql: &str| writer.execute_batch(sql).unwrap();
         commit("CREATE TABLE t (x INTEGER) STRICT");
         for expected in 1..=3 {
             commit("INSERT INTO t VALUES (1)");
-            checkpointer.after_commit(&writer.connection);
+            checkpointer.after_commit(&writer);
             let began = Instant::now();
             while safe_rows(&path) < expected {
                 assert!(began.elapsed() < Duration::from_secs(20), "{expected}");

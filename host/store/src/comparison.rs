@@ -1,7 +1,7 @@
 //! Compares the results of two versions for the same messages, table by table: rows that are equal, changed, or only in
 //! one, matched by the table's key. It reads two scratch databases and keeps only the examples in memory.
 
-use rusqlite::Connection;
+use crate::sql::Connection;
 
 use super::apply::from_sql;
 use super::commit::OriginId;
@@ -259,7 +259,7 @@ fn examples(
     connection: &Connection,
     scratch: &Scratch,
     sql: &str,
-    mut rows: impl FnMut(&rusqlite::Row<'_>) -> Result<OldAndNew, rusqlite::Error>,
+    mut rows: impl FnMut(&crate::sql::Row<'_>) -> Result<OldAndNew, crate::sql::Error>,
 ) -> Result<Vec<RowExample>, ScratchError> {
     let mut statement = connection.prepare(sql)?;
     let found = statement.query_map([], |row| {
@@ -357,7 +357,7 @@ mod tests {
             ("constraint", 1)
         );
         assert_eq!(rejects[0].examples[0].sequence, 2);
-        one.connection.pragma_update(None, "max_page_count", 1).unwrap();
+        one.connection.execute_batch("PRAGMA max_page_count = 1").unwrap();
         let many = (3..20_000).map(|sequence| entry(sequence, note(1))).collect();
         let full = one.apply("orders", many).unwrap_err();
         assert!(matches!(full, ScratchError::Full), "{full:?}");

@@ -1,7 +1,7 @@
 //! Consumers on the broker that the host has to delete. A record exists until the broker has deleted the consumer, also
 //! across restarts.
 
-use rusqlite::{Connection, Transaction, params};
+use crate::sql::{Connection, Transaction, params};
 
 use super::reader::{ReadError, Reader};
 use super::{CommitError, Store};
@@ -37,7 +37,7 @@ impl Consumers<'_> {
     pub async fn abandon(self, consumer: AbandonedConsumer) -> Result<(), CommitError> {
         self.0
             .call(move |connection| {
-                let transaction = connection.transaction()?;
+                let transaction = connection.begin()?;
                 abandon(&transaction, &[consumer], Timestamp::now())?;
                 transaction.commit()
             })
@@ -82,7 +82,7 @@ impl Reader {
     }
 }
 
-fn streams_of(connection: &Connection, plugin: &str) -> Result<Vec<(String, String)>, rusqlite::Error> {
+fn streams_of(connection: &Connection, plugin: &str) -> Result<Vec<(String, String)>, crate::sql::Error> {
     connection
         .prepare(
             "SELECT DISTINCT source, stream FROM _lantern_origin
@@ -98,7 +98,7 @@ pub(super) fn abandon(
     transaction: &Transaction<'_>,
     consumers: &[AbandonedConsumer],
     at: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     for consumer in consumers {
         transaction.execute(
             "INSERT INTO _lantern_abandoned_consumer (stream, consumer, plugin, noted_at) VALUES (?1, ?2, ?3, ?4)
@@ -109,7 +109,7 @@ pub(super) fn abandon(
     Ok(())
 }
 
-fn abandoned(connection: &Connection) -> Result<Vec<AbandonedConsumer>, rusqlite::Error> {
+fn abandoned(connection: &Connection) -> Result<Vec<AbandonedConsumer>, crate::sql::Error> {
     connection
         .prepare(
             "SELECT stream, consumer, plugin FROM _lantern_abandoned_consumer ORDER BY stream, consumer",

@@ -12,7 +12,7 @@ use super::{CommitError, Store};
 /// The file that the writer has open, to compare with the file at the path. Cheap to clone.
 #[derive(Clone)]
 pub struct DatabaseFile {
-    path: PathBuf,
+    path: Option<PathBuf>,
     open: watch::Receiver<Option<Identity>>,
 }
 
@@ -22,9 +22,9 @@ impl DatabaseFile {
     /// # Errors
     /// The difference, as a sentence.
     pub fn check(&self) -> Result<(), String> {
-        match *self.open.borrow() {
-            Some(open) => compare(&self.path, open),
-            None => Ok(()),
+        match (&self.path, *self.open.borrow()) {
+            (Some(path), Some(open)) => compare(path, open),
+            _ => Ok(()),
         }
     }
 }
@@ -56,7 +56,7 @@ impl Store {
     /// The database's file as the writer has it open.
     pub fn file(&self) -> DatabaseFile {
         DatabaseFile {
-            path: self.path.clone(),
+            path: self.location.file().map(Path::to_owned),
             open: self.open_file.clone(),
         }
     }

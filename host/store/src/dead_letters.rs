@@ -1,7 +1,7 @@
 //! Open dead letters: reading them with their messages, recording retries, discarding them. A retry that succeeds writes
 //! the rows, resolves the dead letter and counts its message as projected in the ledger, in one transaction.
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use crate::sql::{Connection, Transaction, params};
 
 use super::apply::{from_sql, to_sql, write_alone};
 use super::commit::{Adopted, CommitError, Entry, OriginId, RowEffects};
@@ -159,7 +159,7 @@ pub(super) fn count_open(
     connection: &Connection,
     plugin: &str,
     source: &str,
-) -> Result<u64, rusqlite::Error> {
+) -> Result<u64, crate::sql::Error> {
     connection
         .prepare_cached(
             "SELECT count(*) FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin
@@ -183,7 +183,7 @@ fn open_dead_letters(
     filter: &OpenDeadLetterFilter,
     after: i64,
     limit: u32,
-) -> Result<Vec<OpenDeadLetter>, rusqlite::Error> {
+) -> Result<Vec<OpenDeadLetter>, crate::sql::Error> {
     letters_where(
         connection,
         &format!("{MATCHES} AND d.id > ?8"),
@@ -209,7 +209,7 @@ pub(super) fn letters_where(
     condition: &str,
     parameters: &[&dyn rusqlite::ToSql],
     limit: &str,
-) -> Result<Vec<OpenDeadLetter>, rusqlite::Error> {
+) -> Result<Vec<OpenDeadLetter>, crate::sql::Error> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT d.id, o.source, d.origin, d.sequence, d.subject, d.published_ns, d.headers, d.payload
          FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin
@@ -222,9 +222,7 @@ pub(super) fn letters_where(
         && let Some(row) = rows.next()?
     {
         let headers: String = row.get(6)?;
-        let headers = serde_json::from_str(&headers).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(6, rusqlite::types::Type::Text, Box::new(error))
-        })?;
+        let headers = serde_json::from_str(&headers).map_err(|error| crate::sql::Error::decode(6, error))?;
         let payload: Vec<u8> = row.get(7)?;
         bytes += payload.len();
         letters.push(OpenDeadLetter {
@@ -247,9 +245,9 @@ fn record_retries(
     connection: &mut Connection,
     plugin: &Adopted,
     retried: Vec<RetriedDeadLetter>,
-) -> Result<RetryTotals, rusqlite::Error> {
+) -> Result<RetryTotals, crate::sql::Error> {
     let now = Timestamp::now();
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.begin()?;
     let mut totals = RetryTotals::default();
     for dead_letter in retried {
         record_retry(&transaction, plugin, dead_letter, now, &mut totals)?;
@@ -265,7 +263,7 @@ fn record_retry(
     retried: RetriedDeadLetter,
     now: Timestamp,
     totals: &mut RetryTotals,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let RetriedDeadLetter {
         id,
         origin,
@@ -328,7 +326,7 @@ pub(super) fn screen_one(
     origin: OriginId,
     entry: &mut Entry,
     now: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let sequence = entry.delivery.sequence;
     let stretch = (sequence.saturating_sub(1), sequence);
     let entries = std::slice::from_mut(entry);
@@ -344,7 +342,7 @@ fn account(
     sequence: u64,
     rows: u64,
     effects: RowEffects,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     connection
         .prepare_cached(
             "UPDATE _lantern_ledger SET dead = dead - 1, projected = projected + (?3 > 0),
@@ -362,7 +360,7 @@ fn account(
         .map(|_| ())
 }
 
-fn discard(connection: &Connection, filter: &OpenDeadLetterFilter) -> Result<u64, rusqlite::Error> {
+fn discard(connection: &Connection, filter: &OpenDeadLetterFilter) -> Result<u64, crate::sql::Error> {
     connection
         .execute(
             &format!(
@@ -389,7 +387,7 @@ fn discard_oldest(
     plugin: &str,
     source: &str,
     keep: u64,
-) -> Result<u64, rusqlite::Error> {
+) -> Result<u64, crate::sql::Error> {
     let open = count_open(connection, plugin, source)?;
     connection
         .execute(

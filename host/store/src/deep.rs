@@ -8,8 +8,8 @@ mod whole;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::sql::{Connection, params};
 use rusqlite::types::Value as Stored;
-use rusqlite::{Connection, params};
 
 use super::apply::{from_sql, to_sql};
 use super::check::{self, CheckError};
@@ -334,7 +334,7 @@ impl Comparer {
             conditions.join(" AND ")
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
-        Ok(statement.query_row(rusqlite::params_from_iter(values), |row| row.get(0))?)
+        Ok(statement.query_row(crate::sql::from_iter(values), |row| row.get(0))?)
     }
 
     /// Compares the tables whose writes update rows with those that the whole history produces, by their keys. Ignores

@@ -79,8 +79,8 @@ pub enum ForgetError {
     Unavailable(String),
 }
 
-impl From<rusqlite::Error> for ForgetError {
-    fn from(error: rusqlite::Error) -> Self {
+impl From<crate::sql::Error> for ForgetError {
+    fn from(error: crate::sql::Error) -> Self {
         Self::Unavailable(error.to_string())
     }
 }
@@ -265,7 +265,7 @@ fn random_key() -> String {
 }
 
 /// Whether anything was ever erased here: then what is removed later is overwritten as well.
-pub(super) fn is_used(connection: &rusqlite::Connection) -> Result<bool, rusqlite::Error> {
+pub(super) fn is_used(connection: &crate::sql::Connection) -> Result<bool, crate::sql::Error> {
     connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM _lantern_host WHERE key = ?1)
              OR EXISTS (SELECT 1 FROM _lantern_forgotten_value)",

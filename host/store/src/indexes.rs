@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _};
+use crate::sql::{Connection, OptionalExtension as _};
 
 use super::apply::from_sql;
 use super::description::{ColumnDescription, RoleWord, TableDescription};
@@ -81,7 +81,7 @@ pub(super) struct MissingIndex {
 fn find_missing(
     connection: &Connection,
     rows_max: u64,
-) -> Result<(Option<MissingIndex>, Vec<String>), rusqlite::Error> {
+) -> Result<(Option<MissingIndex>, Vec<String>), crate::sql::Error> {
     let tables: Vec<String> = connection
         .prepare("SELECT name FROM _lantern_table ORDER BY name")?
         .query_map([], |row| row.get(0))?
@@ -102,7 +102,10 @@ fn find_missing(
     Ok((None, too_large))
 }
 
-fn description_of(connection: &Connection, table: &str) -> Result<Option<TableDescription>, rusqlite::Error> {
+fn description_of(
+    connection: &Connection,
+    table: &str,
+) -> Result<Option<TableDescription>, crate::sql::Error> {
     let text: Option<String> = connection
         .query_row(
             "SELECT description FROM _lantern_table WHERE name = ?1",
@@ -110,11 +113,8 @@ fn description_of(connection: &Connection, table: &str) -> Result<Option<TableDe
             |row| row.get(0),
         )
         .optional()?;
-    let parse = |text: String| {
-        serde_json::from_str(&text).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
-        })
-    };
+    let parse =
+        |text: String| serde_json::from_str(&text).map_err(|error| crate::sql::Error::decode(0, error));
     text.map(parse).transpose()
 }
 
@@ -139,7 +139,7 @@ fn missing_of(
     connection: &Connection,
     table: &str,
     description: &TableDescription,
-) -> Result<Vec<Vec<String>>, rusqlite::Error> {
+) -> Result<Vec<Vec<String>>, crate::sql::Error> {
     let existing = indexes_of(connection, table)?;
     let has_segments = segments::has_segments(connection, table)?;
     Ok(missing_columns(&existing, description, has_segments))
@@ -149,7 +149,7 @@ fn missing_of(
 pub(super) fn indexes_of(
     connection: &Connection,
     table: &str,
-) -> Result<Vec<ExistingIndex>, rusqlite::Error> {
+) -> Result<Vec<ExistingIndex>, crate::sql::Error> {
     let names: Vec<(String, bool)> = connection
         .prepare("SELECT name, \"unique\" FROM pragma_index_list(?1) WHERE partial = 0")?
         .query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?
@@ -172,12 +172,12 @@ pub(super) fn is_too_large(
     connection: &Connection,
     table: &str,
     rows_max: u64,
-) -> Result<bool, rusqlite::Error> {
+) -> Result<bool, crate::sql::Error> {
     Ok(rows_at_most(connection, table)? > rows_max)
 }
 
 /// An upper bound of a table's rows; counting them would take as long as creating the index.
-fn rows_at_most(connection: &Connection, table: &str) -> Result<u64, rusqlite::Error> {
+fn rows_at_most(connection: &Connection, table: &str) -> Result<u64, crate::sql::Error> {
     let table = quote_text(table);
     let sql = format!(
         "SELECT (SELECT _rowid_ FROM {table} ORDER BY _rowid_ DESC LIMIT 1)
@@ -192,7 +192,7 @@ fn rows_at_most(connection: &Connection, table: &str) -> Result<u64, rusqlite::E
 }
 
 /// Creates an index, and returns whether it did: since the read, another version may have changed the table.
-pub(super) fn create(connection: &Connection, missing: &MissingIndex) -> Result<bool, rusqlite::Error> {
+pub(super) fn create(connection: &Connection, missing: &MissingIndex) -> Result<bool, crate::sql::Error> {
     let MissingIndex { table, columns } = missing;
     let is_missing = match description_of(connection, table)? {
         Some(description) => missing_of(connection, table, &description)?.contains(columns),
@@ -209,27 +209,30 @@ pub(super) fn create_index(
     connection: &Connection,
     table: &str,
     columns: &[String],
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let name = free_name(connection, &format!("{table}__{}__index", columns.join("__")))?;
     let columns: Vec<String> = columns.iter().map(|column| quote_text(column)).collect();
-    // The sort spills to a file; the writer's other temporary data stays in memory.
-    connection.pragma_update(None, "temp_store", "file")?;
-    let made = connection.execute_batch(&format!(
+    let statement = format!(
         "CREATE INDEX {} ON {} ({})",
         quote_text(&name),
         quote_text(table),
         columns.join(", ")
-    ));
-    connection.pragma_update(None, "temp_store", "memory")?;
-    made
+    );
+    let Some(file) = connection.sqlite() else {
+        return connection.execute_batch(&statement);
+    };
+    // The sort spills to a file; the writer's other temporary data stays in memory.
+    file.pragma_update(None, "temp_store", "file")?;
+    let made = file.execute_batch(&statement);
+    file.pragma_update(None, "temp_store", "memory")?;
+    Ok(made?)
 }
 
 /// The name, or a numbered one if a table that a rebuild replaced still has an index of that name.
-pub(super) fn free_name(connection: &Connection, name: &str) -> Result<String, rusqlite::Error> {
-    let mut statement = connection.prepare("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)")?;
+pub(super) fn free_name(connection: &Connection, name: &str) -> Result<String, crate::sql::Error> {
     let mut candidate = name.to_owned();
     for number in 2.. {
-        if !statement.query_row([&candidate], |row| row.get::<_, bool>(0))? {
+        if !connection.has_relation(&candidate)? {
             break;
         }
         candidate = format!("{name}__{number}");
@@ -312,7 +315,7 @@ mod tests {
         manifest.tables[0].columns[1].role = Role::Facet;
         let description = serde_json::to_string(&TableDescription::from(&manifest.tables[0])).unwrap();
         let name = manifest.tables[0].name.to_string();
-        let connection = Connection::open(store.path()).unwrap();
+        let connection = Connection::open(store.path().unwrap()).unwrap();
         connection
             .execute(
                 "UPDATE _lantern_table SET description = ?2 WHERE name = ?1",

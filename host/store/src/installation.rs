@@ -4,7 +4,7 @@
 mod files;
 mod records;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use crate::sql::{Connection, Transaction, params};
 
 use super::apply::to_sql;
 use super::audit::{durable_if, write_mark};
@@ -304,9 +304,9 @@ pub(super) fn install(
     connection: &mut Connection,
     arrival: &NewVersion,
     mark: Option<&AuditMark>,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     durable_if(connection, mark)?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.begin()?;
     let Adoption {
         manifest,
         digest,
@@ -318,8 +318,8 @@ pub(super) fn install(
         [manifest.name.as_str(), digest],
         |row| row.get(0),
     )?;
-    let description = serde_json::to_string(&arrival.description)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let description =
+        serde_json::to_string(&arrival.description).map_err(|error| crate::sql::Error::encode(error))?;
     transaction.execute(
         "INSERT INTO _lantern_plugin (name, version, digest, contract, loaded_at, component_bytes, came_from,
              description)
@@ -349,7 +349,7 @@ pub(super) fn activate(
     mark: Option<&AuditMark>,
 ) -> Result<Adopted, CatalogError> {
     durable_if(connection, mark)?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.begin()?;
     let adopted = adopt_in(
         &transaction,
         adoption,
@@ -373,7 +373,7 @@ pub(super) fn activate(
     Ok(adopted)
 }
 
-fn ensure(transaction: &Transaction<'_>, plugin: &str, at: Timestamp) -> Result<(), rusqlite::Error> {
+fn ensure(transaction: &Transaction<'_>, plugin: &str, at: Timestamp) -> Result<(), crate::sql::Error> {
     transaction
         .execute(
             "INSERT INTO _lantern_installation (plugin, changed_at) VALUES (?1, ?2)
@@ -388,7 +388,7 @@ pub(super) fn set_failed(
     plugin: &str,
     digest: &str,
     reason: Option<&str>,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     connection
         .execute(
             "UPDATE _lantern_plugin SET failed = ?3 WHERE name = ?1 AND digest = ?2",
@@ -402,7 +402,7 @@ pub(super) fn set_paused(
     plugin: &str,
     pause: Option<&Pause>,
     at: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let (reason, by) = pause
         .map(|pause| (pause.reason.as_str(), pause.by.as_str()))
         .unzip();
@@ -419,7 +419,7 @@ pub(super) fn set_settings(
     plugin: &str,
     settings: &str,
     at: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     connection
         .execute(
             "INSERT INTO _lantern_installation (plugin, settings, changed_at) VALUES (?1, ?2, ?3)
@@ -439,7 +439,7 @@ pub(super) fn remove(
     plugin: &str,
     drop_tables: bool,
     consumers: &[AbandonedConsumer],
-) -> Result<Vec<String>, rusqlite::Error> {
+) -> Result<Vec<String>, crate::sql::Error> {
     transaction.execute("DELETE FROM _lantern_installation WHERE plugin = ?1", [plugin])?;
     abandon(transaction, consumers, Timestamp::now())?;
     let mut dropped = Vec::new();
@@ -462,7 +462,7 @@ pub(super) fn remove(
 }
 
 /// Removes everything that refers to an origin: checkpoints, ledger, gaps, dead letters, and the origins.
-pub(super) fn forget_origins(transaction: &Transaction<'_>, plugin: &str) -> Result<(), rusqlite::Error> {
+pub(super) fn forget_origins(transaction: &Transaction<'_>, plugin: &str) -> Result<(), crate::sql::Error> {
     for table in ["ledger", "gap", "dead_letter", "checkpoint"] {
         transaction.execute(
             &format!(

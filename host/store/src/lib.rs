@@ -22,6 +22,7 @@ pub mod deep;
 pub mod forget;
 mod indexes;
 mod installation;
+mod location;
 mod lock;
 mod maintenance;
 mod preparation;
@@ -38,6 +39,7 @@ pub mod scratch;
 pub mod search;
 mod segments;
 mod sources;
+mod sql;
 #[doc(hidden)]
 pub mod statement;
 #[cfg(test)]
@@ -70,6 +72,7 @@ pub use installation::{
     Activation, FileRecord, Installation, NewVersion, Pause, PausedBy, Plugins, VersionRecord,
 };
 pub use lantern_model::schema::description::{self, ColumnDescription, IndexDescription, TableDescription};
+pub use location::{Location, Server, ServerError};
 pub use lock::LockError;
 pub use maintenance::Maintenance;
 pub use provenance::{LedgerSpan, Lineage, ProvenanceError, RowKey, TracedRow, VersionWork};
@@ -84,8 +87,9 @@ pub use row_view::RowView;
 pub use scratch::{Scratch, ScratchError};
 pub use search::{IndexerState, IndexingStep, Search};
 pub use sources::Sources;
+pub use sql::Error as DatabaseError;
 
-use preparation::{migrate, prepare_database, settle_audit};
+use preparation::{migrate, prepare_file, settle_audit};
 use writer::{Request, Writer};
 
 /// The database's name in the data directory.
@@ -115,6 +119,8 @@ impl Synchronous {
 pub struct StoreConfig {
     /// The data directory.
     pub dir: PathBuf,
+    /// The PostgreSQL server that has the tables; none for a file of SQLite in the data directory.
+    pub server: Option<Server>,
     /// Which commits survive a power cut.
     pub synchronous: Synchronous,
     /// Maximum size of the writer's page cache, in bytes; SQLite allocates it on demand.
@@ -131,6 +137,7 @@ impl StoreConfig {
     pub fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
+            server: None,
             synchronous: Synchronous::Normal,
             cache_bytes: 256 * 1024 * 1024,
             reserve_bytes: 16 * 1024 * 1024,
@@ -140,6 +147,14 @@ impl StoreConfig {
 
     /// The default of [`StoreConfig::commit_delay`]: a row is visible as soon as possible. ADR 1 has the measurements.
     pub const COMMIT_DELAY: Duration = Duration::ZERO;
+
+    /// Where the tables are.
+    pub fn location(&self) -> Location {
+        match &self.server {
+            Some(server) => Location::Postgres(server.clone()),
+            None => Location::Sqlite(self.dir.join(DATABASE_FILE)),
+        }
+    }
 
     fn cache_kib(&self) -> i64 {
         i64::try_from(self.cache_bytes / 1024).unwrap_or(i64::MAX)
@@ -193,6 +208,17 @@ pub enum OpenError {
         #[source]
         source: check::CheckError,
     },
+    /// The thread of the writer cannot be started.
+    #[error("cannot start the writer")]
+    Thread(#[source] std::io::Error),
+    /// The PostgreSQL server cannot be used.
+    #[error("cannot use the database {server}: {reason}")]
+    Server {
+        /// Its address, without the password.
+        server: String,
+        /// The reason.
+        reason: String,
+    },
     /// The database is damaged.
     #[error("the database {} is damaged: {problem}", path.display())]
     Damaged {
@@ -205,7 +231,8 @@ pub enum OpenError {
 
 /// The open store. Dropping it without [`Store::close`] loses no answered commit.
 pub struct Store {
-    path: PathBuf,
+    dir: PathBuf,
+    location: Location,
     requests: mpsc::Sender<Request>,
     health: watch::Receiver<Health>,
     commits: watch::Receiver<u64>,
@@ -227,8 +254,10 @@ impl Store {
     pub async fn open(config: StoreConfig) -> Result<Self, OpenError> {
         connection::assert_version().map_err(OpenError::Version)?;
         let lock = lock::DirLock::take(&config.dir)?;
-        let path = prepare_database(&config).await?;
-        let audit_settled = settle_audit(&path);
+        let (dir, location) = (config.dir.clone(), config.location());
+        if let Location::Sqlite(path) = &location {
+            prepare_file(path).await?;
+        }
         let (requests, received) = mpsc::channel(writer::REQUESTS_MAX);
         let (health, watched) = watch::channel(Health::Healthy);
         let (commits, counted) = watch::channel(0);
@@ -236,10 +265,10 @@ impl Store {
         let (replacements, counted_replacements) = watch::channel(0);
         reserve::keep(&config);
         scratch::sweep(&config.dir);
-        let reader = Reader::for_host(&path);
+        let reader = Reader::for_host(&location);
         let readers = Arc::new(Mutex::new(vec![reader.clone()]));
         let writer = Writer {
-            path: path.clone(),
+            location: location.clone(),
             config,
             requests: queue::Queue::new(received),
             health,
@@ -256,12 +285,10 @@ impl Store {
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || writer.run())
-            .map_err(|error| OpenError::Database {
-                path: path.clone(),
-                source: sqlx::Error::Io(error),
-            })?;
-        Ok(Self {
-            path,
+            .map_err(OpenError::Thread)?;
+        let mut store = Self {
+            dir,
+            location,
             requests,
             health: watched,
             commits: counted,
@@ -270,9 +297,18 @@ impl Store {
             thread: Mutex::new(Some(thread)),
             reader,
             readers,
-            audit_settled: Arc::new(AtomicBool::new(audit_settled)),
+            audit_settled: Arc::default(),
             _lock: lock,
-        })
+        };
+        if let Location::Postgres(server) = &store.location {
+            // A server that cannot be used at the start is an error of the configuration.
+            store.flush().await.map_err(|error| OpenError::Server {
+                server: server.to_string(),
+                reason: error.to_string(),
+            })?;
+        }
+        store.audit_settled = Arc::new(AtomicBool::new(settle_audit(&store).await));
+        Ok(store)
     }
 
     /// The host's own reader. The API has another one, with shorter limits.
@@ -289,16 +325,26 @@ impl Store {
             .push(reader);
     }
 
-    /// The database file.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The database file; none for a server.
+    pub fn path(&self) -> Option<&Path> {
+        self.location.file()
     }
 
-    /// The file of the write-ahead log. It may be missing while the log is empty.
-    pub fn log_path(&self) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
+    /// Where the tables are.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The file of the write-ahead log, which may be missing while the log is empty; none for a server.
+    pub fn log_path(&self) -> Option<PathBuf> {
+        let mut path = self.location.file()?.as_os_str().to_owned();
         path.push("-wal");
-        path.into()
+        Some(path.into())
     }
 
     /// Whether the database can be written.

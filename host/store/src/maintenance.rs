@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use rusqlite::{Connection, TransactionBehavior, params};
+use crate::sql::{Connection, params};
 
 use super::apply::to_sql;
 use super::indexes::{self, IndexStep};
@@ -63,7 +63,7 @@ impl Maintenance<'_> {
 const EXPIRE_ROWS: i64 = 500;
 
 /// Fewer than [`EXPIRE_ROWS`] removed rows mean that nothing is left to remove.
-fn expire(connection: &mut Connection, table: &Table, now: Timestamp) -> Result<u64, rusqlite::Error> {
+fn expire(connection: &mut Connection, table: &Table, now: Timestamp) -> Result<u64, crate::sql::Error> {
     const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
     let (Some(days), Some(time)) = (table.retention_days, table.time_column()) else {
         return Ok(0);
@@ -71,7 +71,7 @@ fn expire(connection: &mut Connection, table: &Table, now: Timestamp) -> Result<
     let before = now.0.saturating_sub(i64::from(days).saturating_mul(DAY_US));
     let name = statement::quote(&table.name);
     let time = statement::quote(&time.name);
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.begin()?;
     let segments = transaction
         .prepare_cached(&format!(
             "DELETE FROM {name} WHERE rowid IN (SELECT rowid FROM {name} WHERE {time} < ?1 LIMIT {EXPIRE_ROWS})

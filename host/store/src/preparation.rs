@@ -7,28 +7,29 @@ use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 
 use super::lock::LockError;
-use super::{DATABASE_FILE, OpenError, StoreConfig, audit, check};
+use super::{OpenError, Store, audit, check};
 use lantern_trust::private_files;
 
-/// Checks the database file, and migrates the host's tables. Returns its path.
-pub(super) async fn prepare_database(config: &StoreConfig) -> Result<PathBuf, OpenError> {
-    let path = config.dir.join(DATABASE_FILE);
+/// Checks the database file, and migrates the host's tables.
+pub(super) async fn prepare_file(path: &Path) -> Result<(), OpenError> {
     // The next steps report a file that cannot be read.
     if path.is_file()
-        && let Err(source @ check::CheckError::Newer { .. }) = check::version(&path)
+        && let Err(source @ check::CheckError::Newer { .. }) = check::version(path)
     {
-        return Err(OpenError::Newer { path, source });
+        return Err(OpenError::Newer {
+            path: path.to_owned(),
+            source,
+        });
     }
-    restrict(&path)?;
-    migrate(&path).await.map_err(|source| OpenError::Database {
-        path: path.clone(),
+    restrict(path)?;
+    migrate(path).await.map_err(|source| OpenError::Database {
+        path: path.to_owned(),
         source,
     })?;
-    check::quick(&path).map_err(|problem| OpenError::Damaged {
-        path: path.clone(),
+    check::quick(path).map_err(|problem| OpenError::Damaged {
+        path: path.to_owned(),
         problem,
-    })?;
-    Ok(path)
+    })
 }
 
 /// Creates the database file with mode 0600, which SQLite also gives to its -wal and -shm files, and restricts the mode of
@@ -66,8 +67,8 @@ pub(super) async fn migrate(path: &Path) -> Result<(), sqlx::Error> {
 
 /// Ends the entries of the audit whose changes were interrupted. Returns whether that was possible; otherwise it is done
 /// before the next change.
-pub(super) fn settle_audit(path: &Path) -> bool {
-    match audit::settle(path) {
+pub(super) async fn settle_audit(store: &Store) -> bool {
+    match store.call(audit::settle).await {
         Ok(interrupted) => {
             if interrupted > 0 {
                 tracing::warn!(

@@ -5,7 +5,7 @@ mod keys;
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use crate::sql::{Connection, OptionalExtension as _, Row, params};
 
 use super::apply::{from_sql, to_sql};
 use super::commit::{Counts, OriginId, VersionId};
@@ -72,8 +72,8 @@ pub enum ProvenanceError {
     Unavailable(String),
 }
 
-impl From<rusqlite::Error> for ProvenanceError {
-    fn from(error: rusqlite::Error) -> Self {
+impl From<crate::sql::Error> for ProvenanceError {
+    fn from(error: crate::sql::Error) -> Self {
         Self::Unavailable(error.to_string())
     }
 }
@@ -231,7 +231,7 @@ fn trace_row(connection: &Connection, table: &str, key: &RowKey) -> Result<Trace
             rows_with_key(&stored, &key)
         );
         found = connection
-            .query_row(&sql, rusqlite::params_from_iter(values), |row| {
+            .query_row(&sql, crate::sql::from_iter(values), |row| {
                 let id = RowIdentity {
                     origin: row.get(0)?,
                     sequence: row.get(1)?,
@@ -281,7 +281,7 @@ fn rows_with_key(table: &OriginTable, key: &[String]) -> String {
     )
 }
 
-fn lineage(connection: &Connection, origin: OriginId) -> Result<Lineage, rusqlite::Error> {
+fn lineage(connection: &Connection, origin: OriginId) -> Result<Lineage, crate::sql::Error> {
     connection
         .prepare_cached(
             "SELECT o.source, o.epoch, o.stream, o.stream_created_ns,
@@ -308,7 +308,7 @@ fn resolved_letter(
     connection: &Connection,
     origin: OriginId,
     sequence: u64,
-) -> Result<Option<(Maker, Delivery)>, rusqlite::Error> {
+) -> Result<Option<(Maker, Delivery)>, crate::sql::Error> {
     connection
         .query_row(
             "SELECT p.version, p.digest, d.subject, d.published_ns, d.headers, d.payload
@@ -334,7 +334,7 @@ fn ledger_version(
     connection: &Connection,
     origin: OriginId,
     sequence: u64,
-) -> Result<Option<Maker>, rusqlite::Error> {
+) -> Result<Option<Maker>, crate::sql::Error> {
     connection
         .query_row(
             "SELECT p.version, p.digest FROM _lantern_ledger l JOIN _lantern_plugin p ON p.id = l.plugin_version
@@ -369,7 +369,7 @@ fn version_work(connection: &Connection, plugin: &str, digest: &str) -> Result<V
             lineage: lineage(connection, OriginId(row.get(0)?))?,
             first: row.get(1).map(from_sql)?,
             last: row.get(2).map(from_sql)?,
-            counts: counts(row, 3)?,
+            counts: counts(&row, 3)?,
             first_at: Timestamp(row.get(12)?),
             last_at: Timestamp(row.get(13)?),
         });
@@ -388,7 +388,7 @@ fn version_work(connection: &Connection, plugin: &str, digest: &str) -> Result<V
 }
 
 /// The counts of a range, from column number `first` on.
-pub(super) fn counts(row: &Row<'_>, first: usize) -> Result<Counts, rusqlite::Error> {
+pub(super) fn counts(row: &Row<'_>, first: usize) -> Result<Counts, crate::sql::Error> {
     let number = |offset: usize| row.get::<_, i64>(first + offset).map(from_sql);
     Ok(Counts {
         messages: number(0)?,
@@ -419,7 +419,10 @@ fn count_rows_of_range(
 }
 
 /// The tables of a plugin.
-pub(super) fn tables_of(connection: &Connection, plugin: &str) -> Result<Vec<OriginTable>, rusqlite::Error> {
+pub(super) fn tables_of(
+    connection: &Connection,
+    plugin: &str,
+) -> Result<Vec<OriginTable>, crate::sql::Error> {
     connection
         .prepare_cached(
             "SELECT t.name, s.id FROM _lantern_table t LEFT JOIN _lantern_segments s ON s.table_name = t.name

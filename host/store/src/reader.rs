@@ -24,12 +24,13 @@ mod sql;
 mod tables;
 mod text;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::location::Location;
+use crate::sql::{Connection, Kind};
 use rusqlite::types::Value;
-use rusqlite::{Connection, ErrorCode};
 use tokio::sync::Semaphore;
 
 use connections::{Connections, Query, QueryError, Row};
@@ -94,12 +95,12 @@ impl Default for ReadLimits {
 #[non_exhaustive]
 pub enum ReadError {
     /// The file is missing, or is not a database.
-    #[error("cannot open database {path} for reading", path = path.display())]
+    #[error("cannot open database {location} for reading")]
     Open {
-        /// The file.
-        path: PathBuf,
-        /// The error of SQLite.
-        source: rusqlite::Error,
+        /// The file, or the server.
+        location: String,
+        /// The error of the database.
+        source: crate::sql::Error,
     },
     /// All connections were in use for too long, or the database was locked.
     #[error("the database has no connection for another read at the moment")]
@@ -121,9 +122,9 @@ pub enum ReadError {
     /// The row after which a page begins no longer exists.
     #[error("the row after which the page begins is gone")]
     PositionGone,
-    /// Any other error of SQLite.
+    /// Any other error of the database.
     #[error("cannot read from the database")]
-    Sql(#[source] rusqlite::Error),
+    Sql(#[source] crate::sql::Error),
 }
 
 impl ReadError {
@@ -148,13 +149,11 @@ impl ReadError {
     }
 }
 
-impl From<rusqlite::Error> for ReadError {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
+impl From<crate::sql::Error> for ReadError {
+    fn from(error: crate::sql::Error) -> Self {
+        match error.kind() {
             // A snapshot is interrupted only while its pool is released; the next one opens the new file.
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OperationInterrupted) => {
-                Self::Busy
-            }
+            Kind::Busy | Kind::Interrupted => Self::Busy,
             _ => Self::Sql(error),
         }
     }
@@ -174,7 +173,7 @@ pub struct Page<T> {
 pub struct Reader {
     connections: Connections,
     limits: ReadLimits,
-    path: Arc<Path>,
+    location: Location,
     /// One permit for each long read.
     long_reads: Arc<Semaphore>,
 }
@@ -187,15 +186,21 @@ impl Reader {
 
     /// As [`Reader::open`], with other limits.
     pub async fn open_with(path: &Path, limits: ReadLimits) -> Result<Self, ReadError> {
-        let reader = Self::new(path, limits);
+        Self::open_at(&Location::Sqlite(path.to_owned()), limits).await
+    }
+
+    /// As [`Reader::open_with`], in a file or at a server.
+    pub async fn open_at(location: &Location, limits: ReadLimits) -> Result<Self, ReadError> {
+        let reader = Self::new(location, limits);
         // SQLite opens any file; only a read shows whether it is a database.
-        match reader
-            .fetch("SELECT count(*) FROM sqlite_schema", Vec::new(), 1, |_| Ok(()))
-            .await
-        {
+        let probe = match location {
+            Location::Sqlite(_) => "SELECT count(*) FROM sqlite_schema",
+            Location::Postgres(_) => "SELECT count(*) FROM _lantern_host",
+        };
+        match reader.fetch(probe, Vec::new(), 1, |_| Ok(())).await {
             Ok(_) => Ok(reader),
             Err(ReadError::Sql(source)) => Err(ReadError::Open {
-                path: path.to_owned(),
+                location: location.to_string(),
                 source,
             }),
             Err(other) => Err(other),
@@ -203,15 +208,15 @@ impl Reader {
     }
 
     /// The reader of the host itself, for a database that the store has opened.
-    pub(crate) fn for_host(path: &Path) -> Self {
-        Self::new(path, ReadLimits::HOST)
+    pub(crate) fn for_host(location: &Location) -> Self {
+        Self::new(location, ReadLimits::HOST)
     }
 
-    fn new(path: &Path, limits: ReadLimits) -> Self {
+    fn new(location: &Location, limits: ReadLimits) -> Self {
         Self {
-            connections: Connections::new(path, limits.connections, limits.time),
+            connections: Connections::new(location, limits.connections, limits.time),
             limits,
-            path: path.into(),
+            location: location.clone(),
             long_reads: Arc::new(Semaphore::new(limits.long_reads)),
         }
     }
@@ -223,7 +228,7 @@ impl Reader {
     ) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<rusqlite::Error> + From<ReadError> + Send + 'static,
+        E: From<crate::sql::Error> + From<ReadError> + Send + 'static,
     {
         match self.connections.snapshot(None, work).await {
             Ok(result) => result,
@@ -238,7 +243,7 @@ impl Reader {
     ) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<rusqlite::Error> + From<ReadError> + Send + 'static,
+        E: From<crate::sql::Error> + From<ReadError> + Send + 'static,
     {
         // The semaphore is never closed.
         let _permit = self.long_reads.acquire().await.map_err(|_| ReadError::Busy)?;
@@ -307,7 +312,7 @@ impl Reader {
         sql: &str,
         arguments: Vec<Value>,
         rows_max: usize,
-        mut read: impl FnMut(&Row) -> Result<T, rusqlite::Error>,
+        mut read: impl FnMut(&Row) -> Result<T, crate::sql::Error>,
     ) -> Result<Vec<T>, ReadError> {
         self.fetch_sized(sql, arguments, rows_max, |row| {
             Ok((read(row).map_err(ReadError::Sql)?, 0))
@@ -347,8 +352,8 @@ impl Reader {
             QueryError::Busy => return ReadError::Busy,
             QueryError::Sql(error) => error,
         };
-        match error.sqlite_error_code() {
-            Some(ErrorCode::OperationInterrupted) => ReadError::TimeLimit {
+        match error.kind() {
+            Kind::Interrupted => ReadError::TimeLimit {
                 time: self.limits.time,
             },
             _ => error.into(),

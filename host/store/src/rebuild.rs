@@ -19,7 +19,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use crate::sql::{Connection, OptionalExtension, Transaction, params};
 
 use super::apply::to_sql;
 use super::audit::durable_if;
@@ -278,7 +278,7 @@ fn rows_outside(
     connection: &Connection,
     table: &str,
     scopes: &[ReplayRange],
-) -> Result<u64, rusqlite::Error> {
+) -> Result<u64, crate::sql::Error> {
     let table = OriginTable::find(connection, table)?;
     let mut rows = 0;
     for origin in table.origins(connection)?.into_iter().map(OriginId) {
@@ -305,7 +305,7 @@ fn begin(
     mark: Option<AuditMark>,
 ) -> Result<RebuildId, CatalogError> {
     durable_if(connection, mark.as_ref())?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.begin()?;
     let plugin = adoption.manifest.name.as_str();
     for table in &adoption.manifest.tables {
         let owner: Option<String> = transaction
@@ -323,12 +323,13 @@ fn begin(
         }
     }
     let version = version_id(&transaction, adoption)?;
-    transaction.execute(
+    let id = transaction.query_row(
         "INSERT INTO _lantern_rebuild (plugin, plugin_version, state, options, started_at)
-         VALUES (?1, ?2, 'running', ?3, ?4)",
+         VALUES (?1, ?2, 'running', ?3, ?4) RETURNING id",
         params![plugin, version.0, options, adoption.at.0],
+        |row| row.get(0),
     )?;
-    let id = RebuildId(transaction.last_insert_rowid());
+    let id = RebuildId(id);
     let shadow = shadow(id, &adoption.manifest);
     for table in &shadow.tables {
         Layout::Segments.create(&transaction, &shadow, table)?;
@@ -343,7 +344,7 @@ fn begin(
 }
 
 fn adopt(connection: &mut Connection, id: RebuildId, adoption: &Adoption) -> Result<Adopted, CatalogError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.begin()?;
     let shadow = shadow(id, &adoption.manifest);
     for table in &shadow.tables {
         let there: bool = transaction.query_row(
@@ -378,7 +379,7 @@ fn end(
     id: RebuildId,
     state: &str,
     reason: Option<&str>,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let plugin: Option<String> = transaction
         .query_row(
             "SELECT plugin FROM _lantern_rebuild WHERE id = ?1",
@@ -399,15 +400,15 @@ fn end(
 }
 
 /// As [`sweep_some`]. If content was ever erased, overwrites what it removes, because kept tables can contain it.
-fn sweep(connection: &mut Connection) -> Result<bool, rusqlite::Error> {
+fn sweep(connection: &mut Connection) -> Result<bool, crate::sql::Error> {
     match forget::is_used(connection)? {
         true => forget::overwriting(connection, sweep_some),
         false => sweep_some(connection),
     }
 }
 
-fn sweep_some(connection: &mut Connection) -> Result<bool, rusqlite::Error> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+fn sweep_some(connection: &mut Connection) -> Result<bool, crate::sql::Error> {
+    let transaction = connection.begin()?;
     let left: Option<String> = transaction
         .query_row(
             "SELECT s.name FROM sqlite_schema s WHERE s.type = 'table' AND instr(s.name, '#') > 0
@@ -429,7 +430,7 @@ fn sweep_some(connection: &mut Connection) -> Result<bool, rusqlite::Error> {
 }
 
 /// Removes some rows of a table that nothing reads, or the table if it is empty. Returns whether the table is left.
-fn remove_some(connection: &Connection, name: &str) -> Result<bool, rusqlite::Error> {
+fn remove_some(connection: &Connection, name: &str) -> Result<bool, crate::sql::Error> {
     if segments::drop_some(connection, name, ROWS_REMOVED_AT_ONCE)? {
         return Ok(true);
     }
@@ -445,7 +446,7 @@ fn remove_some(connection: &Connection, name: &str) -> Result<bool, rusqlite::Er
     Ok(removed > 0)
 }
 
-fn rebuilds(connection: &Connection) -> Result<Vec<RebuildRecord>, rusqlite::Error> {
+fn rebuilds(connection: &Connection) -> Result<Vec<RebuildRecord>, crate::sql::Error> {
     connection
         .prepare(
             "SELECT r.id, r.plugin, p.digest, r.state, r.options, r.started_at, r.ended_at, r.reason,

@@ -1,6 +1,6 @@
 //! Changes other than batches: functions that the writer runs on its connection.
 
-use rusqlite::Connection;
+use crate::sql::Connection;
 use tokio::sync::oneshot;
 
 use super::catalog::CatalogError;
@@ -17,7 +17,7 @@ impl Store {
     /// Runs a change on the write connection, as one request of the writer.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
-        act: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        act: impl FnOnce(&mut Connection) -> Result<T, crate::sql::Error> + Send + 'static,
     ) -> Result<T, CommitError> {
         self.request(Request::Call, act).await
     }
@@ -25,7 +25,7 @@ impl Store {
     /// Runs a small step of background work on the write connection. Live batches overtake it.
     pub(crate) async fn step<T: Send + 'static>(
         &self,
-        act: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        act: impl FnOnce(&mut Connection) -> Result<T, crate::sql::Error> + Send + 'static,
     ) -> Result<T, CommitError> {
         self.request(Request::Step, act).await
     }
@@ -33,7 +33,7 @@ impl Store {
     pub(crate) async fn request<T: Send + 'static>(
         &self,
         kind: fn(Call) -> Request,
-        act: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        act: impl FnOnce(&mut Connection) -> Result<T, crate::sql::Error> + Send + 'static,
     ) -> Result<T, CommitError> {
         let (reply, answer) = oneshot::channel();
         let call: Call = Box::new(move |connection| {

@@ -9,7 +9,7 @@ mod ranges;
 mod split;
 mod survey;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use crate::sql::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::apply::{count, to_sql, total, write_alone, write_dead_letter, write_isolated};
 use super::commit::{Adopted, CommitError, Counts, Entry, OriginId, RowEffects, VersionId};
@@ -154,9 +154,9 @@ fn settle(
     connection: &mut Connection,
     mut rewrite: Rewrite,
     survey: &Survey,
-) -> Result<Option<Rewritten>, rusqlite::Error> {
+) -> Result<Option<Rewritten>, crate::sql::Error> {
     let now = Timestamp::now();
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.begin()?;
     let found = range(&transaction, rewrite.origin, rewrite.bad, rewrite.first)?;
     if found.as_ref() != Some(&survey.range) || is_active(&transaction, rewrite.bad)? {
         return Ok(None);
@@ -216,7 +216,7 @@ fn settle(
     Ok(Some(done))
 }
 
-fn is_active(transaction: &Transaction<'_>, version: VersionId) -> Result<bool, rusqlite::Error> {
+fn is_active(transaction: &Transaction<'_>, version: VersionId) -> Result<bool, crate::sql::Error> {
     transaction.query_row(
         "SELECT EXISTS (SELECT 1 FROM _lantern_installation WHERE active = ?1)",
         [version.0],
@@ -225,7 +225,11 @@ fn is_active(transaction: &Transaction<'_>, version: VersionId) -> Result<bool, 
 }
 
 /// Removes the rows of a piece, and returns how the ledger counted its messages.
-fn remove(reader: &EpochReader<'_>, piece: &Piece, touched: &mut Touched) -> Result<Known, rusqlite::Error> {
+fn remove(
+    reader: &EpochReader<'_>,
+    piece: &Piece,
+    touched: &mut Touched,
+) -> Result<Known, crate::sql::Error> {
     let (with_rows, _) = reader.rows(piece.first, piece.last)?;
     let dead = reader.number(
         "SELECT count(*) FROM _lantern_dead_letter WHERE origin = ?1 AND sequence BETWEEN ?2 AND ?3
@@ -258,7 +262,7 @@ fn write(
     entries: &mut [Entry],
     now: Timestamp,
     done: &mut Rewritten,
-) -> Result<Counts, rusqlite::Error> {
+) -> Result<Counts, crate::sql::Error> {
     let (effects, _) = write_isolated(transaction, plugin, origin, entries)?;
     let effects = total(&effects);
     let counts = count(entries).with_effects(effects);
@@ -277,7 +281,7 @@ fn write_letter(
     entry: &Entry,
     now: Timestamp,
     done: &mut Rewritten,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let sequence = to_sql(entry.delivery.sequence);
     let state: Option<String> = transaction
         .prepare_cached("SELECT state FROM _lantern_dead_letter WHERE origin = ?1 AND sequence = ?2")?
@@ -331,9 +335,9 @@ fn settle_letters(
     plugin: &Adopted,
     bad: VersionId,
     letters: Vec<RetriedDeadLetter>,
-) -> Result<Rewritten, rusqlite::Error> {
+) -> Result<Rewritten, crate::sql::Error> {
     let now = Timestamp::now();
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.begin()?;
     let mut done = Rewritten::default();
     // All removals come before any insert, because the summaries of segments are renewed between the two.
     let removed = remove_letters(&transaction, plugin, bad, letters)?;
@@ -361,7 +365,7 @@ fn remove_letters(
     plugin: &Adopted,
     bad: VersionId,
     letters: Vec<RetriedDeadLetter>,
-) -> Result<Vec<(RetriedDeadLetter, Known)>, rusqlite::Error> {
+) -> Result<Vec<(RetriedDeadLetter, Known)>, crate::sql::Error> {
     let tables = tables_of(transaction, plugin.manifest.name.as_str())?;
     let mut touched = Touched::default();
     let mut removed = Vec::with_capacity(letters.len());
@@ -402,7 +406,7 @@ fn account(
     sequence: u64,
     removed: Known,
     new: Counts,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     // A message whose rows have expired or were ignored counts as projected, although it has no rows. If the range has
     // rows that were ignored, one of them is taken for that of the message.
     transaction

@@ -58,11 +58,11 @@ impl From<&ColumnDescription> for ViewColumn {
 /// The values of a row from index `first` on, one for each of `columns`; values of more than `bytes_max` bytes are
 /// truncated.
 pub(super) fn row_view(
-    row: &rusqlite::Row<'_>,
+    row: &crate::sql::Row<'_>,
     first: usize,
     columns: &[ViewColumn],
     bytes_max: usize,
-) -> Result<RowView, rusqlite::Error> {
+) -> Result<RowView, crate::sql::Error> {
     let values = columns.iter().enumerate().map(|(number, column)| {
         let stored = row.get_ref(first + number)?;
         // A report shows a damaged value as it is.
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_report_shows_damaged_values_and_truncates_long_ones() {
-        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        let connection = crate::sql::Connection::open_in_memory().unwrap();
         let columns = [
             ("note", ColumnType::Text),
             ("document", ColumnType::Json),

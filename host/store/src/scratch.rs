@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use crate::sql::{Connection, Kind};
 
 use super::apply::{ApplyError, Isolation, apply, from_sql};
 use super::catalog::{Adoption, CatalogError, Layout, StoreRefusal, adopt, list_refusals};
@@ -45,13 +45,13 @@ pub enum ScratchError {
     NoSource(String),
     /// SQLite failed for a reason other than the rows.
     #[error("the scratch database cannot be used")]
-    Sqlite(#[source] rusqlite::Error),
+    Sqlite(#[source] crate::sql::Error),
 }
 
-impl From<rusqlite::Error> for ScratchError {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+impl From<crate::sql::Error> for ScratchError {
+    fn from(error: crate::sql::Error) -> Self {
+        match error.kind() {
+            Kind::Full => Self::Full,
             _ => Self::Sqlite(error),
         }
     }
@@ -110,7 +110,7 @@ impl Store {
     /// # Errors
     /// See [`ScratchError`].
     pub async fn scratch(&self, adoption: Adoption, sources: Vec<String>) -> Result<Scratch, ScratchError> {
-        Scratch::make(&self.path().with_file_name(FOLDER), adoption, sources).await
+        Scratch::make(&self.dir().join(FOLDER), adoption, sources).await
     }
 }
 
@@ -167,8 +167,8 @@ impl Scratch {
         Ok(())
     }
 
-    fn fill(file: File, adoption: &Adoption, sources: &[String]) -> Result<Self, ScratchError> {
-        let mut connection = Connection::open(&file.0)?;
+    fn open_file(path: &Path) -> Result<Connection, crate::sql::Error> {
+        let connection = rusqlite::Connection::open(path)?;
         // A power cut may lose all of it, which does no harm. Savepoints need a journal.
         connection.pragma_update(None, "journal_mode", "memory")?;
         connection.pragma_update(None, "synchronous", "off")?;
@@ -179,6 +179,11 @@ impl Scratch {
             .query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))?
             .into();
         connection.pragma_update(None, "max_page_count", (BYTES_MAX / page_bytes.max(1)) as i64)?;
+        Ok(connection.into())
+    }
+
+    fn fill(file: File, adoption: &Adoption, sources: &[String]) -> Result<Self, ScratchError> {
+        let mut connection = Self::open_file(&file.0)?;
         let plugin = adopt(&mut connection, adoption, Layout::Indexes).map_err(|error| match error {
             CatalogError::Refused(reasons) => ScratchError::Tables(reasons),
             CatalogError::Sqlite(error) => error.into(),
@@ -232,7 +237,7 @@ impl Scratch {
             gaps: Vec::new(),
             durable: false,
         };
-        let transaction = self.connection.transaction()?;
+        let transaction = self.connection.begin()?;
         let applied = match apply(&transaction, &mut commit, Timestamp::now(), Isolation::PerMessage) {
             Ok(applied) => applied,
             // `Isolation::PerMessage` never rejects a batch.
@@ -268,7 +273,7 @@ impl Scratch {
         found
             .map(|class| {
                 let (class, messages) = class?;
-                let shown = rusqlite::params![class, REASONS_SHOWN];
+                let shown = crate::sql::params![class, REASONS_SHOWN];
                 let examples = reasons.query_map(shown, |row| {
                     Ok(RejectExample {
                         source: row.get(0)?,

@@ -17,7 +17,7 @@ mod tests;
 mod verify;
 mod words;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use crate::sql::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
 use super::description::TableDescription;
@@ -73,7 +73,10 @@ fn fts_name(id: i64) -> String {
 }
 
 /// The index of a table; none if it has none.
-pub(crate) fn index_of(connection: &Connection, table: &str) -> Result<Option<SearchIndex>, rusqlite::Error> {
+pub(crate) fn index_of(
+    connection: &Connection,
+    table: &str,
+) -> Result<Option<SearchIndex>, crate::sql::Error> {
     connection
         .prepare_cached(
             "SELECT id, table_name, columns, through, purging FROM _lantern_search WHERE table_name = ?1",
@@ -83,21 +86,19 @@ pub(crate) fn index_of(connection: &Connection, table: &str) -> Result<Option<Se
 }
 
 /// All indexes.
-fn all_indexes(connection: &Connection) -> Result<Vec<SearchIndex>, rusqlite::Error> {
+fn all_indexes(connection: &Connection) -> Result<Vec<SearchIndex>, crate::sql::Error> {
     connection
         .prepare_cached("SELECT id, table_name, columns, through, purging FROM _lantern_search ORDER BY id")?
         .query_map([], read_index)?
         .collect()
 }
 
-fn read_index(row: &rusqlite::Row<'_>) -> Result<SearchIndex, rusqlite::Error> {
+fn read_index(row: &crate::sql::Row<'_>) -> Result<SearchIndex, crate::sql::Error> {
     let columns: String = row.get(2)?;
     Ok(SearchIndex {
         id: row.get(0)?,
         table: row.get(1)?,
-        columns: serde_json::from_str(&columns).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, Box::new(error))
-        })?,
+        columns: serde_json::from_str(&columns).map_err(|error| crate::sql::Error::decode(2, error))?,
         through: row.get(3)?,
         is_purging: row.get(4)?,
     })
@@ -115,8 +116,8 @@ fn searched_columns(description: &TableDescription) -> Vec<IndexedColumn> {
         .collect()
 }
 
-fn to_json(columns: &[IndexedColumn]) -> Result<String, rusqlite::Error> {
-    serde_json::to_string(columns).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+fn to_json(columns: &[IndexedColumn]) -> Result<String, crate::sql::Error> {
+    serde_json::to_string(columns).map_err(|error| crate::sql::Error::encode(error))
 }
 
 /// Begins the index of a table. It contains no row yet.
@@ -124,14 +125,15 @@ fn begin(
     connection: &Connection,
     table: &str,
     description: &TableDescription,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let columns = searched_columns(description);
-    connection.execute(
-        "INSERT INTO _lantern_search (table_name, columns, through) VALUES (?1, ?2, ?3)",
+    let id = connection.query_row(
+        "INSERT INTO _lantern_search (table_name, columns, through) VALUES (?1, ?2, ?3) RETURNING id",
         params![table, to_json(&columns)?, BEGINNING],
+        |row| row.get(0),
     )?;
     let index = SearchIndex {
-        id: connection.last_insert_rowid(),
+        id,
         table: table.to_owned(),
         columns,
         through: BEGINNING,
@@ -151,7 +153,7 @@ pub(crate) fn begin_if_searched(
     connection: &Connection,
     table: &str,
     description: &TableDescription,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let is_searched: bool = connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM _lantern_searched WHERE table_name = ?1)",
         [declared_name(table)],
@@ -165,7 +167,7 @@ pub(crate) fn begin_if_searched(
 }
 
 /// Creates the triggers that record changes of indexed rows. A table whose row numbers ascend needs none for inserted rows.
-fn create_triggers(connection: &Connection, index: &SearchIndex) -> Result<(), rusqlite::Error> {
+fn create_triggers(connection: &Connection, index: &SearchIndex) -> Result<(), crate::sql::Error> {
     let SearchIndex { id, table, .. } = index;
     let name = |kind: &str| quote_text(&format!("_lantern_search_{id}_{kind}"));
     let on = quote_text(table);
@@ -210,7 +212,7 @@ fn create_triggers(connection: &Connection, index: &SearchIndex) -> Result<(), r
     connection.execute_batch(&sql)
 }
 
-fn drop_triggers(connection: &Connection, id: i64) -> Result<(), rusqlite::Error> {
+fn drop_triggers(connection: &Connection, id: i64) -> Result<(), crate::sql::Error> {
     for kind in ["deleted", "updated", "inserted"] {
         let name = quote_text(&format!("_lantern_search_{id}_{kind}"));
         connection.execute_batch(&format!("DROP TRIGGER IF EXISTS {name}"))?;
@@ -219,7 +221,7 @@ fn drop_triggers(connection: &Connection, id: i64) -> Result<(), rusqlite::Error
 }
 
 /// Whether the primary key is the row number, so that a row can be inserted before others.
-fn has_numeric_key(connection: &Connection, table: &str) -> Result<bool, rusqlite::Error> {
+fn has_numeric_key(connection: &Connection, table: &str) -> Result<bool, crate::sql::Error> {
     connection.query_row(
         "SELECT count(*) = 1 AND max(type) = 'INTEGER' FROM pragma_table_info(?1) WHERE pk > 0",
         [table],
@@ -233,7 +235,7 @@ pub(crate) fn adapt(
     connection: &Connection,
     table: &str,
     description: &TableDescription,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let Some(index) = index_of(connection, table)? else {
         return Ok(());
     };
@@ -250,7 +252,7 @@ pub(crate) fn adapt(
 }
 
 /// Gives the index of a renamed table its new name. Its triggers follow the table.
-pub(crate) fn rename(connection: &Connection, from: &str, to: &str) -> Result<(), rusqlite::Error> {
+pub(crate) fn rename(connection: &Connection, from: &str, to: &str) -> Result<(), crate::sql::Error> {
     connection
         .execute(
             "UPDATE _lantern_search SET table_name = ?2 WHERE table_name = ?1",
@@ -260,7 +262,7 @@ pub(crate) fn rename(connection: &Connection, from: &str, to: &str) -> Result<()
 }
 
 /// Takes the index of a table out of use. The indexer removes it in small steps.
-pub(crate) fn retire(connection: &Connection, table: &str) -> Result<(), rusqlite::Error> {
+pub(crate) fn retire(connection: &Connection, table: &str) -> Result<(), crate::sql::Error> {
     if let Some(index) = index_of(connection, table)? {
         drop_triggers(connection, index.id)?;
         // No table has such a name.
@@ -273,7 +275,7 @@ pub(crate) fn retire(connection: &Connection, table: &str) -> Result<(), rusqlit
 }
 
 /// Forgets that an operator turned on search in a table, and takes its indexes out of use.
-pub(crate) fn disable(connection: &Connection, table: &str) -> Result<(), rusqlite::Error> {
+pub(crate) fn disable(connection: &Connection, table: &str) -> Result<(), crate::sql::Error> {
     connection.execute("DELETE FROM _lantern_searched WHERE table_name = ?1", [table])?;
     for index in all_indexes(connection)? {
         if declared_name(&index.table) == table {
@@ -289,7 +291,7 @@ fn declared_name(table: &str) -> &str {
 }
 
 /// Requires that the words of rows which no longer exist are removed from the indexes of a plugin's tables.
-pub(crate) fn require_purge(connection: &Connection, plugin: &str) -> Result<(), rusqlite::Error> {
+pub(crate) fn require_purge(connection: &Connection, plugin: &str) -> Result<(), crate::sql::Error> {
     let mut owner = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM _lantern_table WHERE name = ?1 AND plugin = ?2)")?;
     for index in all_indexes(connection)? {

@@ -17,7 +17,7 @@ mod sums;
 mod tests;
 mod verify;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use crate::sql::{Connection, OptionalExtension as _, params};
 
 use super::description::{RoleWord, TableDescription};
 use super::indexes::{self, ExistingIndex};
@@ -85,7 +85,7 @@ fn has_numeric_key(table: &Table) -> bool {
 }
 
 /// The segments of a table; none if it has indexes instead.
-pub(super) fn set_of(connection: &Connection, table: &str) -> Result<Option<SegmentSet>, rusqlite::Error> {
+pub(super) fn set_of(connection: &Connection, table: &str) -> Result<Option<SegmentSet>, crate::sql::Error> {
     connection
         .prepare_cached("SELECT id, time_column, facet_columns FROM _lantern_segments WHERE table_name = ?1")?
         .query_row([table], |row| {
@@ -94,16 +94,14 @@ pub(super) fn set_of(connection: &Connection, table: &str) -> Result<Option<Segm
                 id: row.get(0)?,
                 table: table.to_owned(),
                 time: row.get(1)?,
-                facets: serde_json::from_str(&facets).map_err(|error| {
-                    rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, Box::new(error))
-                })?,
+                facets: serde_json::from_str(&facets).map_err(|error| crate::sql::Error::decode(2, error))?,
             })
         })
         .optional()
 }
 
 /// Whether a table has segments.
-pub(super) fn has_segments(connection: &Connection, table: &str) -> Result<bool, rusqlite::Error> {
+pub(super) fn has_segments(connection: &Connection, table: &str) -> Result<bool, crate::sql::Error> {
     connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM _lantern_segments WHERE table_name = ?1)")?
         .query_row([table], |row| row.get(0))
@@ -133,7 +131,7 @@ pub(super) fn begin(
     connection: &Connection,
     table: &str,
     description: &TableDescription,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     // A table of this name that was dropped by hand may have left its segments.
     drop_segments(connection, table)?;
     let (time, facets) = summarised(description);
@@ -145,8 +143,8 @@ pub(super) fn begin(
         .map(|_| ())
 }
 
-fn to_json(names: &[String]) -> Result<String, rusqlite::Error> {
-    serde_json::to_string(names).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+fn to_json(names: &[String]) -> Result<String, crate::sql::Error> {
+    serde_json::to_string(names).map_err(|error| crate::sql::Error::encode(error))
 }
 
 /// Adapts the summaries of a table to its description, after a version has changed its columns. `added` are columns that are
@@ -156,7 +154,7 @@ pub(super) fn adapt(
     table: &str,
     description: &TableDescription,
     added: &[&str],
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let Some(set) = set_of(connection, table)? else {
         return Ok(());
     };
@@ -188,7 +186,7 @@ pub(super) fn replace_by_indexes(
     connection: &Connection,
     table: &str,
     description: &TableDescription,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     if !has_segments(connection, table)? {
         return Ok(());
     }
@@ -202,7 +200,7 @@ pub(super) fn replace_by_indexes(
 }
 
 /// Removes the segments of a table.
-pub(super) fn drop_segments(connection: &Connection, table: &str) -> Result<(), rusqlite::Error> {
+pub(super) fn drop_segments(connection: &Connection, table: &str) -> Result<(), crate::sql::Error> {
     while drop_some(connection, table, i64::MAX)? {}
     Ok(())
 }
@@ -216,7 +214,7 @@ const SUMMARIES: [(&str, &str); 3] = [
 
 /// Removes at most `limit` entries of the segments of a table, and the set when it is empty. Returns whether there is more to
 /// do.
-pub(super) fn drop_some(connection: &Connection, table: &str, limit: i64) -> Result<bool, rusqlite::Error> {
+pub(super) fn drop_some(connection: &Connection, table: &str, limit: i64) -> Result<bool, crate::sql::Error> {
     let Some(set) = set_of(connection, table)? else {
         return Ok(false);
     };
@@ -233,7 +231,7 @@ pub(super) fn drop_some(connection: &Connection, table: &str, limit: i64) -> Res
 }
 
 /// Gives the segments of a renamed table its new name.
-pub(super) fn rename(connection: &Connection, from: &str, to: &str) -> Result<(), rusqlite::Error> {
+pub(super) fn rename(connection: &Connection, from: &str, to: &str) -> Result<(), crate::sql::Error> {
     connection
         .execute(
             "UPDATE _lantern_segments SET table_name = ?2 WHERE table_name = ?1",
@@ -253,7 +251,7 @@ pub(super) fn segments_between(first: i64, last: i64) -> impl Iterator<Item = i6
 }
 
 /// The newest segment of a table: that of its greatest row number. None if the table is empty.
-fn newest(connection: &Connection, table: &str) -> Result<Option<i64>, rusqlite::Error> {
+fn newest(connection: &Connection, table: &str) -> Result<Option<i64>, crate::sql::Error> {
     connection
         .prepare_cached(&format!(
             "SELECT max(_rowid_) >> {SEGMENT_BITS} FROM {}",

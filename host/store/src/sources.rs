@@ -1,6 +1,6 @@
 //! The sources of plugins: where each stands, its epochs, and the questions about its stream that an operator decides.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use crate::sql::{Connection, OptionalExtension, Transaction, params};
 
 use super::apply::{from_sql, to_sql};
 use super::commit::{Accepted, Attached, Counts, Mark, NewEpoch, OriginId, Question};
@@ -135,15 +135,15 @@ impl Reader {
 fn attached_where(
     connection: &Connection,
     condition: &str,
-    parameters: impl rusqlite::Params,
-) -> Result<Option<Attached>, rusqlite::Error> {
+    parameters: impl crate::sql::Parameters,
+) -> Result<Option<Attached>, crate::sql::Error> {
     let sql = format!(
         "SELECT o.id, o.epoch, o.stream_created_ns, c.sequence, c.published_ns, c.payload_sha256, c.anchors,
              o.stream, o.asked_created_ns, o.accepted
          FROM _lantern_origin o JOIN _lantern_checkpoint c ON c.origin = o.id
          WHERE {condition} ORDER BY o.epoch DESC LIMIT 1"
     );
-    let read = |row: &rusqlite::Row<'_>| {
+    let read = |row: &crate::sql::Row<'_>| {
         let checkpoint = Mark {
             sequence: from_sql(row.get(3)?),
             published_ns: row.get(4)?,
@@ -173,7 +173,7 @@ fn source_position(
     connection: &Connection,
     plugin: &str,
     source: &str,
-) -> Result<Option<Attached>, rusqlite::Error> {
+) -> Result<Option<Attached>, crate::sql::Error> {
     let found = attached_where(connection, "o.plugin = ?1 AND o.source = ?2", [plugin, source])?;
     let Some(mut attached) = found else {
         return Ok(None);
@@ -184,7 +184,7 @@ fn source_position(
 }
 
 /// The sums over an origin's ledger.
-pub(super) fn ledger_sums(connection: &Connection, origin: OriginId) -> Result<Counts, rusqlite::Error> {
+pub(super) fn ledger_sums(connection: &Connection, origin: OriginId) -> Result<Counts, crate::sql::Error> {
     connection.query_row(
         "SELECT coalesce(sum(messages), 0), coalesce(sum(projected), 0), coalesce(sum(skipped), 0),
                 coalesce(sum(dead), 0), coalesce(sum(missing), 0), coalesce(sum(rows), 0),
@@ -211,13 +211,13 @@ pub(super) fn ledger_sums(connection: &Connection, origin: OriginId) -> Result<C
 pub(super) fn begin_epoch(
     connection: &mut Connection,
     epoch: &NewEpoch,
-) -> Result<Attached, rusqlite::Error> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute(
+) -> Result<Attached, crate::sql::Error> {
+    let transaction = connection.begin()?;
+    let origin: i64 = transaction.query_row(
         "INSERT INTO _lantern_origin (plugin, source, epoch, stream, stream_created_ns, begins_after, reason,
              began_at)
          SELECT ?1, ?2, coalesce(max(epoch), 0) + 1, ?3, ?4, ?5, ?6, ?7 FROM _lantern_origin
-         WHERE plugin = ?1 AND source = ?2",
+         WHERE plugin = ?1 AND source = ?2 RETURNING id",
         params![
             epoch.plugin,
             epoch.source,
@@ -227,8 +227,8 @@ pub(super) fn begin_epoch(
             epoch.reason,
             epoch.at.0
         ],
+        |row| row.get(0),
     )?;
-    let origin = transaction.last_insert_rowid();
     // If the message before the epoch is known, the checkpoint records it like one that was read.
     let last = epoch.anchors.iter().find(|anchor| anchor.sequence == epoch.after);
     transaction.execute(
@@ -245,7 +245,7 @@ pub(super) fn begin_epoch(
     )?;
     let attached = source_position(&transaction, &epoch.plugin, &epoch.source)?;
     transaction.commit()?;
-    attached.ok_or(rusqlite::Error::QueryReturnedNoRows)
+    attached.ok_or(crate::sql::Error::NoRows)
 }
 
 /// Also withdraws an open question about the stream.
@@ -254,7 +254,7 @@ fn set_stream(
     origin: OriginId,
     stream: &str,
     created_ns: i64,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     // A promoted mirror has the same messages under another name.
     connection.execute(
         "INSERT INTO _lantern_forgotten_message (stream, sequence, published_ns, forgotten_at)
@@ -276,7 +276,7 @@ fn set_question(
     connection: &Connection,
     origin: OriginId,
     stream_created_ns: Option<i64>,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     connection
         .execute(
             "UPDATE _lantern_origin SET asked_created_ns = ?2, accepted = NULL WHERE id = ?1",
@@ -290,7 +290,7 @@ fn answer_question(
     plugin: &str,
     source: &str,
     accepted: Accepted,
-) -> Result<Option<i64>, rusqlite::Error> {
+) -> Result<Option<i64>, crate::sql::Error> {
     connection
         .query_row(
             "UPDATE _lantern_origin SET accepted = ?3

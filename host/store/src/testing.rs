@@ -197,7 +197,7 @@ impl Scene {
     }
 
     pub(super) fn query(&self, sql: &str) -> String {
-        let connection = rusqlite::Connection::open(self.store.path()).unwrap();
+        let connection = rusqlite::Connection::open(self.store.path().unwrap()).unwrap();
         let mut statement = connection.prepare(sql).unwrap();
         let width = statement.column_count();
         let rows = statement.query_map([], |row| {

@@ -15,7 +15,7 @@ use lantern_model::batch::{Outcome, Rejection, RejectionClass, Row, Timestamp, V
 use lantern_model::schema::{ColumnType, Manifest};
 
 fn sound(store: &Store) {
-    let report = check(store.path()).expect("check");
+    let report = check(store.path().unwrap()).expect("check");
     assert_eq!(report.problems, []);
 }
 
@@ -171,7 +171,7 @@ async fn a_deleted_database_is_detected_before_a_commit_is_answered() {
 async fn another_process_that_holds_the_lock_delays_but_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::open(dir.path()).await;
-    let other = rusqlite::Connection::open(scene.store.path()).unwrap();
+    let other = rusqlite::Connection::open(scene.store.path().unwrap()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let answer = scene
         .store
@@ -304,7 +304,7 @@ async fn closing_waits_for_sent_batches() {
 
 #[test]
 fn a_stored_pause_is_attributed_by_the_text_that_the_watcher_wrote() {
-    let connection = rusqlite::Connection::open_in_memory().unwrap();
+    let connection = crate::sql::Connection::open_in_memory().unwrap();
     let (old, new): (Vec<_>, Vec<_>) = super::preparation::MIGRATIONS
         .iter()
         .partition(|migration| migration.version < 11);

@@ -6,20 +6,19 @@
 //! load. After any error in a transaction it closes and reopens the connection, because its state is then unknown; no
 //! batch of that transaction was answered as stored.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use crate::sql::{self, Connection};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use super::apply::{Applied, ApplyError, Isolation, apply};
-use super::checkpointer::{Checkpointer, UNSAFE_FOR};
 use super::commit::{Commit, CommitError, Committed};
 use super::connection::{Database, Identity, is_busy};
+use super::location::Location;
 use super::queue::{Next, Queue, WriteLane};
-use super::{Health, Reader, StoreConfig, Synchronous, migrate};
+use super::{Health, Reader, StoreConfig, Synchronous};
 use lantern_model::batch::Timestamp;
 
 /// Rows after which a transaction ends although more batches wait. Enough to make the cost of a commit negligible, and less
@@ -45,7 +44,7 @@ pub(super) type CommitReply = oneshot::Sender<Result<Committed, CommitError>>;
 
 /// A change other than a batch. It receives the write connection, or why there is none, and returns the error after which
 /// the writer must reopen the connection.
-pub(super) type Call = Box<dyn FnOnce(Result<&mut Connection, String>) -> Option<rusqlite::Error> + Send>;
+pub(super) type Call = Box<dyn FnOnce(Result<&mut Connection, String>) -> Option<sql::Error> + Send>;
 
 pub(super) enum Request {
     Commit(Box<Commit>, CommitReply),
@@ -55,7 +54,7 @@ pub(super) enum Request {
 }
 
 pub(super) struct Writer {
-    pub(super) path: PathBuf,
+    pub(super) location: Location,
     pub(super) config: StoreConfig,
     pub(super) requests: Queue,
     pub(super) health: watch::Sender<Health>,
@@ -69,7 +68,7 @@ pub(super) struct Writer {
     /// Their connections are closed before the writer opens the file that replaced a deleted database: the new database
     /// would share the `-shm` file of the old one.
     pub(super) readers: Arc<Mutex<Vec<Reader>>>,
-    pub(super) database: Option<(Database, Checkpointer)>,
+    pub(super) database: Option<Database>,
     pub(super) identity_lost: bool,
     /// When the last transaction of live batches ended.
     pub(super) live_at: Option<Instant>,
@@ -188,7 +187,7 @@ impl Writer {
 
     /// Rolls the transaction back, begins another one, and applies the same batches.
     fn restart(&mut self, group: &mut Group) -> Result<(), String> {
-        let Some((database, _)) = self.database.as_ref() else {
+        let Some(database) = self.database.as_ref() else {
             return Err("the database is not open".to_owned());
         };
         if let Err(error) = database.connection.execute_batch("ROLLBACK") {
@@ -223,8 +222,8 @@ impl Writer {
         isolation: Isolation,
     ) -> Result<Applied, ApplyError> {
         match self.database.as_ref() {
-            Some((database, _)) => apply(&database.connection, commit, now, isolation),
-            None => Err(ApplyError::Sqlite(rusqlite::Error::InvalidQuery)),
+            Some(database) => apply(&database.connection, commit, now, isolation),
+            None => Err(ApplyError::Sqlite(sql::Error::Aborted)),
         }
     }
 
@@ -237,14 +236,10 @@ impl Writer {
             self.config.synchronous
         };
         for attempt in 1..=attempts {
-            let Some((database, _)) = self.database()? else {
+            let Some(database) = self.database()? else {
                 return Err("the database is not open".to_owned());
             };
-            let begun = database
-                .connection
-                .execute_batch(synchronous.pragma())
-                .and_then(|()| database.connection.execute_batch("BEGIN IMMEDIATE"));
-            match begun {
+            match database.begin(synchronous) {
                 Ok(()) => return Ok(()),
                 Err(error) if is_busy(&error) && attempt < attempts => {
                     self.set_unavailable(format!("another process holds the database's lock: {error}"));
@@ -259,19 +254,19 @@ impl Writer {
     /// Commits the transaction. It has taken effect only when this returns `Ok`: the commit succeeded, and the file is the
     /// one at the path.
     fn finish(&mut self) -> Result<(), String> {
-        let Some((database, checkpointer)) = self.database.as_mut() else {
+        let Some(database) = self.database.as_mut() else {
             return Err("the database is not open".to_owned());
         };
         if let Err(error) = database.connection.execute_batch("COMMIT") {
             return Err(self.lost(&error));
         }
-        if let Err(reason) = database.check_identity() {
+        if let Err(reason) = database.check_file() {
             self.identity_lost = true;
             self.close();
             self.set_unavailable(reason.clone());
             return Err(reason);
         }
-        checkpointer.after_commit(&database.connection);
+        database.after_commit();
         self.commits.send_modify(|count| *count += 1);
         self.set_healthy();
         Ok(())
@@ -279,10 +274,10 @@ impl Writer {
 
     fn call(&mut self, call: Call) {
         let (failed, has_changed) = match self.database() {
-            Ok(Some((database, _))) => {
-                let before = database.connection.total_changes();
+            Ok(Some(database)) => {
+                let before = database.connection.changes();
                 let failed = call(Ok(&mut database.connection));
-                (failed, database.connection.total_changes() != before)
+                (failed, database.connection.changes() != before)
             }
             Ok(None) => (call(Err("the database is not open".to_owned())), false),
             Err(reason) => (call(Err(reason)), false),
@@ -296,35 +291,28 @@ impl Writer {
 
     /// Continues after a commit of a call: the log must not grow without end while no batch arrives.
     fn changed(&mut self) {
-        if let Some((database, checkpointer)) = self.database.as_mut() {
-            checkpointer.after_commit(&database.connection);
+        if let Some(database) = self.database.as_mut() {
+            database.after_commit();
         }
         self.commits.send_modify(|count| *count += 1);
     }
 
     /// The open database. Opens it if necessary.
-    fn database(&mut self) -> Result<Option<&mut (Database, Checkpointer)>, String> {
-        if let Some((database, _)) = &self.database
-            && let Err(reason) = database.check_identity()
-        {
-            self.identity_lost = true;
-            self.close();
-            self.set_unavailable(reason);
+    fn database(&mut self) -> Result<Option<&mut Database>, String> {
+        if let Some(database) = &self.database {
+            if let Err(reason) = database.check_file() {
+                self.identity_lost = true;
+                self.close();
+                self.set_unavailable(reason);
+            } else if database.is_disconnected() {
+                self.close();
+            }
         }
         if self.database.is_none() {
             if self.identity_lost {
                 self.release_readers();
             }
-            let opened = self
-                .runtime
-                .block_on(migrate(&self.path))
-                .map_err(|error| error.to_string())
-                .and_then(|()| Database::open(&self.path, &self.config).map_err(|error| error.to_string()))
-                .and_then(|database| {
-                    Checkpointer::start(&self.path, &self.config, UNSAFE_FOR)
-                        .map(|checkpointer| (database, checkpointer))
-                });
-            match opened {
+            match Database::open(&self.location, &self.config, &self.runtime) {
                 Ok(opened) => self.opened(opened),
                 Err(reason) => {
                     self.set_unavailable(reason.clone());
@@ -337,20 +325,27 @@ impl Writer {
 
     /// Keeps an opened database. Reports a replaced file, and that it can be written again: a host that has nothing to
     /// write would not find out.
-    fn opened(&mut self, (database, checkpointer): (Database, Checkpointer)) {
-        self.open_file.send_replace(Some(database.identity()));
-        if std::mem::take(&mut self.identity_lost) {
+    fn opened(&mut self, database: Database) {
+        self.open_file.send_replace(database.identity());
+        let is_replaced = std::mem::take(&mut self.identity_lost);
+        if is_replaced {
             self.replacements.send_modify(|count| *count += 1);
-            let probe = database.connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK");
-            if probe.is_ok() {
-                self.set_healthy();
-            }
         }
-        self.database = Some((database, checkpointer));
+        let is_writable = match &database.connection {
+            Connection::Sqlite(connection) => {
+                is_replaced && connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok()
+            }
+            // Its migrations were a transaction.
+            Connection::Postgres(_) => true,
+        };
+        if is_writable {
+            self.set_healthy();
+        }
+        self.database = Some(database);
     }
 
     /// Closes the connection after an error, which rolls back an open transaction.
-    fn lost(&mut self, error: &rusqlite::Error) -> String {
+    fn lost(&mut self, error: &sql::Error) -> String {
         let reason = error.to_string();
         self.close();
         self.set_unavailable(reason.clone());
@@ -369,12 +364,9 @@ impl Writer {
     }
 
     fn close(&mut self) {
-        // Dropping the connection rolls back an open transaction. The checkpointer goes first, so that it does not outlive
-        // the file.
-        if let Some((database, checkpointer)) = self.database.take() {
+        // Dropping the connection rolls back an open transaction.
+        if self.database.take().is_some() {
             self.open_file.send_replace(None);
-            drop(checkpointer);
-            drop(database);
         }
     }
 

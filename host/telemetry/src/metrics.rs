@@ -238,8 +238,8 @@ fn project_histogram() -> Histogram {
 }
 
 impl Metrics {
-    /// Metrics of a host with these projections and this database file.
-    pub fn new(projections: status::Registry, database: &Path) -> Self {
+    /// Metrics of a host with these projections and this database file, if the tables are in a file.
+    pub fn new(projections: status::Registry, database: Option<&Path>) -> Self {
         let mut root = Registry::default();
         // These two have standard names.
         root.register_collector(Box::new(Process));
@@ -252,7 +252,7 @@ impl Metrics {
         );
         registry.register_collector(Box::new(ScrapeCollector {
             projections,
-            database: database.to_owned(),
+            database: database.map(Path::to_owned),
             flags: flags.clone(),
         }));
         let counters = Counters::registered(registry);
@@ -427,7 +427,7 @@ mod tests {
         let projections = status::Registry::default();
         let (_sender, receiver) = watch::channel(stalled_status());
         projections.add(receiver);
-        let metrics = Metrics::new(projections, &database);
+        let metrics = Metrics::new(projections, Some(&database));
         metrics.messages("obs-events", "events", Outcome::Projected, 40);
         metrics.messages("obs-events", "events", Outcome::Projected, 1);
         metrics.rows("obs-events", "obs_events", RowEffect::Inserted, 41);

@@ -7,7 +7,7 @@ use lantern_store as store;
 
 async fn access(dir: &std::path::Path) -> (Access, Arc<Store>, Reader) {
     let store = Arc::new(Store::open(store::StoreConfig::new(dir)).await.unwrap());
-    let reader = Reader::open(store.path()).await.unwrap();
+    let reader = Reader::open(store.path().unwrap()).await.unwrap();
     let access = Access::open(Arc::clone(&store), &reader, Config::loopback())
         .await
         .unwrap();
@@ -39,7 +39,7 @@ async fn tokens_are_valid_from_creation_to_revocation_or_expiry() {
         role: Role::Viewer,
     };
     assert_eq!(access.holder(text.as_str()), Some(expected.clone()));
-    let bytes = std::fs::read(store.path()).unwrap();
+    let bytes = std::fs::read(store.path().unwrap()).unwrap();
     let secret = text.as_str().as_bytes();
     assert!(
         !bytes.windows(secret.len()).any(|window| window == secret),

@@ -84,8 +84,8 @@ impl Scene {
                 .await
                 .unwrap(),
         );
-        let reader = Reader::open(store.path()).await.unwrap();
-        let (path, health) = (store.path().to_owned(), store.health());
+        let reader = Reader::open(store.path().unwrap()).await.unwrap();
+        let (path, health) = (store.path().unwrap().to_owned(), store.health());
         let access = Access::open(Arc::clone(&store), &reader, Config::loopback())
             .await
             .unwrap();
@@ -96,7 +96,7 @@ impl Scene {
             .unwrap();
         let projections = Registry::default();
         let state = State {
-            metrics: Metrics::new(projections.clone(), &path),
+            metrics: Metrics::new(projections.clone(), Some(&path)),
             live: crate::Live::start(
                 reader.clone(),
                 store.commits(),

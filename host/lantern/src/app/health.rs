@@ -20,11 +20,8 @@ pub(super) fn checks(broker: &Broker, store: &Store, lifecycle: Lifecycle, metri
     Arc::new(move || {
         let broker = broker_check(&link.borrow());
         metrics.broker_connected(broker.ok);
-        let mut checks = vec![
-            broker,
-            database_check(&database.borrow(), &file.check()),
-            wal_check(&log),
-        ];
+        let mut checks = vec![broker, database_check(&database.borrow(), &file.check())];
+        checks.extend(log.as_deref().map(wal_check));
         checks.extend(load_failure_checks(&lifecycle.load_failures()));
         checks.extend(lifecycle.active_rebuilds().into_iter().map(rebuild_check));
         checks

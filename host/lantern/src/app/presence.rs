@@ -98,7 +98,7 @@ mod tests {
                 .await
                 .unwrap(),
         );
-        let reader = Reader::open(store.path()).await.unwrap();
+        let reader = Reader::open(store.path().unwrap()).await.unwrap();
         let access = http::Access::open(store, &reader, http::Config::loopback())
             .await
             .unwrap();

@@ -99,7 +99,7 @@ impl Database {
             .store
             .get_or_init(async || Arc::new(open(self.dir.path()).await));
         let store = Arc::clone(store.await);
-        let metrics = Metrics::new(projections.clone(), &self.path);
+        let metrics = Metrics::new(projections.clone(), Some(&self.path));
         State {
             live: Live::start(
                 reader.clone(),

@@ -1,6 +1,6 @@
 //! Gaps and ledger ranges of a batch.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use crate::sql::{Connection, OptionalExtension, params};
 
 use super::to_sql;
 use crate::commit::{Commit, Counts, Gap, OriginId};
@@ -13,7 +13,7 @@ pub(super) fn write_gap(
     origin: OriginId,
     gap: &Gap,
     now: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let extended = connection
         .prepare_cached(
             "UPDATE _lantern_gap SET last_sequence = ?3, recorded_at = ?6
@@ -51,7 +51,7 @@ pub(super) fn write_ledger(
     commit: &Commit,
     counts: Counts,
     now: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let last: Option<(i64, i64)> = connection
         .prepare_cached(
             "SELECT id, plugin_version FROM _lantern_ledger WHERE origin = ?1 ORDER BY first_sequence DESC LIMIT 1",
@@ -72,7 +72,7 @@ fn extend_range(
     commit: &Commit,
     counts: Counts,
     now: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     connection
         .prepare_cached(
             "UPDATE _lantern_ledger SET last_sequence = ?2, messages = messages + ?3,
@@ -103,7 +103,7 @@ fn begin_range(
     commit: &Commit,
     counts: Counts,
     now: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     connection
         .prepare_cached(
             "INSERT INTO _lantern_ledger (origin, plugin_version, first_sequence, last_sequence, messages,

@@ -4,15 +4,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rusqlite::CachedStatement;
 use rusqlite::hooks::Action;
 use rusqlite::types::ValueRef;
-use rusqlite::{CachedStatement, Connection};
 
 use super::to_sql;
 use crate::commit::{Adopted, Entry, OriginId, RowEffects};
 use crate::connection::is_refusal;
 use crate::description::TableDescription;
 use crate::segments::{self, Appended, TableSums};
+use crate::sql::{Connection, Error, Kind};
 use crate::values::{parameter, stored};
 use lantern_model::batch::{Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
 use lantern_model::schema::{OnConflict, Table, Write};
@@ -20,6 +21,7 @@ use lantern_model::schema::{OnConflict, Table, Write};
 /// The prepared statements of a plugin's writes, with the number of rows they inserted and updated.
 pub(super) struct Writes<'a> {
     connection: &'a Connection,
+    file: &'a rusqlite::Connection,
     statements: Vec<CachedStatement<'a>>,
     /// Rows that the connection updated, counted by a hook; none if no write of the plugin updates. The change counter
     /// of SQLite does not distinguish an upsert that inserted from one that updated.
@@ -68,11 +70,12 @@ impl SummarisedValues {
 }
 
 impl<'a> Writes<'a> {
-    pub(super) fn prepare(connection: &'a Connection, plugin: &Adopted) -> Result<Self, rusqlite::Error> {
+    pub(super) fn prepare(connection: &'a Connection, plugin: &Adopted) -> Result<Self, Error> {
+        let file = connection.require_sqlite("a prepared write")?;
         let statements = plugin
             .statements
             .iter()
-            .map(|text| connection.prepare_cached(text))
+            .map(|text| file.prepare_cached(text))
             .collect::<Result<Vec<_>, _>>()?;
         let manifest = &plugin.manifest;
         let sums = table_sums(connection, plugin)?;
@@ -87,7 +90,7 @@ impl<'a> Writes<'a> {
             .any(|write| matches!(write.on_conflict, OnConflict::Update(_)))
             .then(Arc::<AtomicU64>::default);
         if let Some(updates) = updates.clone() {
-            connection.update_hook(Some(move |action, _: &str, _: &str, _| {
+            file.update_hook(Some(move |action, _: &str, _: &str, _| {
                 if action == Action::SQLITE_UPDATE {
                     updates.fetch_add(1, Ordering::Relaxed);
                 }
@@ -95,6 +98,7 @@ impl<'a> Writes<'a> {
         }
         Ok(Self {
             connection,
+            file,
             effects: vec![RowEffects::default(); statements.len()],
             statements,
             updates,
@@ -105,7 +109,7 @@ impl<'a> Writes<'a> {
     }
 
     /// Adds the sums of the added rows to the summaries of their segments. Returns the effects of each write.
-    pub(super) fn finish(mut self) -> Result<Vec<RowEffects>, rusqlite::Error> {
+    pub(super) fn finish(mut self) -> Result<Vec<RowEffects>, Error> {
         for sums in self.sums.iter_mut().flatten() {
             sums.flush(self.connection)?;
         }
@@ -118,7 +122,7 @@ impl<'a> Writes<'a> {
             .map_or(0, |updates| updates.load(Ordering::Relaxed))
     }
 
-    pub(super) fn write_entry(&mut self, origin: OriginId, entry: &Entry) -> Result<(), rusqlite::Error> {
+    pub(super) fn write_entry(&mut self, origin: OriginId, entry: &Entry) -> Result<(), Error> {
         let Outcome::Rows(rows) = &entry.outcome else {
             return Ok(());
         };
@@ -136,7 +140,7 @@ impl<'a> Writes<'a> {
                 present: u64::from(changed == 0),
             };
             if changed > 0 && self.summarised[write].is_some() {
-                self.added.push((number, self.connection.last_insert_rowid()));
+                self.added.push((number, self.file.last_insert_rowid()));
             }
         }
         self.sum_added(origin, sequence, rows);
@@ -166,14 +170,14 @@ impl Drop for Writes<'_> {
     fn drop(&mut self) {
         if self.updates.is_some() {
             // It fails only on a connection of another owner, where it would have failed at the start.
-            drop(self.connection.update_hook(None::<fn(Action, &str, &str, i64)>));
+            drop(self.file.update_hook(None::<fn(Action, &str, &str, i64)>));
         }
     }
 }
 
 /// The empty sums of each table of a plugin. The database is read for each batch, because a rebuild may have replaced a table
 /// since the version was adopted. A table that this version updates loses its segments.
-fn table_sums(connection: &Connection, plugin: &Adopted) -> Result<Vec<Option<TableSums>>, rusqlite::Error> {
+fn table_sums(connection: &Connection, plugin: &Adopted) -> Result<Vec<Option<TableSums>>, Error> {
     let tables = plugin.manifest.tables.iter().zip(plugin.tables.iter());
     let sums = tables.map(|(table, name)| {
         let Some(set) = segments::set_of(connection, name)? else {
@@ -194,7 +198,7 @@ pub(super) fn write_one(
     writes: &mut Writes<'_>,
     origin: OriginId,
     entry: &mut Entry,
-) -> Result<Option<String>, rusqlite::Error> {
+) -> Result<Option<String>, Error> {
     let connection = writes.connection;
     connection.execute_batch("SAVEPOINT message")?;
     let before = writes.effects.clone();
@@ -216,9 +220,8 @@ pub(super) fn write_one(
 
 /// The reason of a dead letter whose rows the database rejected. The host checks rows against the types of their
 /// columns before it writes them, so only a merged value can have a wrong type: a sum outside the range of its column.
-fn refusal_reason(error: &rusqlite::Error) -> String {
-    let extended_code = error.sqlite_error().map(|error| error.extended_code);
-    if extended_code == Some(rusqlite::ffi::SQLITE_CONSTRAINT_DATATYPE) {
+fn refusal_reason(error: &Error) -> String {
+    if error.kind() == Kind::OutOfRange {
         return format!(
             "a sum is outside the range of its column (whole numbers: 64 bits; reals: finite): {error}"
         );
@@ -226,16 +229,12 @@ fn refusal_reason(error: &rusqlite::Error) -> String {
     error.to_string()
 }
 
-fn write_row(
-    statement: &mut CachedStatement<'_>,
-    stamp: [i64; 3],
-    row: &Row,
-) -> Result<u64, rusqlite::Error> {
+fn write_row(statement: &mut CachedStatement<'_>, stamp: [i64; 3], row: &Row) -> Result<u64, Error> {
     for (index, stamp) in (1_usize..).zip(stamp) {
         statement.raw_bind_parameter(index, stamp)?;
     }
     for (index, value) in (4_usize..).zip(&row.values) {
         statement.raw_bind_parameter(index, parameter(value))?;
     }
-    statement.raw_execute().map(|changed| changed as u64)
+    Ok(statement.raw_execute()? as u64)
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use crate::sql::{Connection, OptionalExtension as _, Transaction, params};
 use sha2::{Digest as _, Sha256};
 
 /// Prefix of every hashed content: the format of [`Row::hash`].
@@ -70,7 +70,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    fn read(row: &rusqlite::Row<'_>) -> Result<(Self, Option<AuditHash>), rusqlite::Error> {
+    fn read(row: &crate::sql::Row<'_>) -> Result<(Self, Option<AuditHash>), crate::sql::Error> {
         let hash: Option<Vec<u8>> = row.get(9)?;
         let content = Self {
             id: row.get(0)?,
@@ -114,7 +114,7 @@ impl Row {
 }
 
 /// The last row's number, and the hash that the next row continues.
-pub(super) fn last(connection: &Connection) -> Result<(i64, AuditHash), rusqlite::Error> {
+pub(super) fn last(connection: &Connection) -> Result<(i64, AuditHash), crate::sql::Error> {
     let last = connection
         .prepare_cached("SELECT id, hash FROM _lantern_audit ORDER BY id DESC LIMIT 1")?
         .query_row([], |row| Ok((row.get(0)?, row.get::<_, Option<Vec<u8>>>(1)?)))
@@ -129,7 +129,7 @@ pub(super) fn last(connection: &Connection) -> Result<(i64, AuditHash), rusqlite
 }
 
 /// Whether no rows of an earlier version remain to be added to the chain.
-pub(super) fn is_begun(connection: &Connection) -> Result<bool, rusqlite::Error> {
+pub(super) fn is_begun(connection: &Connection) -> Result<bool, crate::sql::Error> {
     let last: Option<bool> = connection
         .prepare_cached("SELECT hash IS NOT NULL FROM _lantern_audit ORDER BY id DESC LIMIT 1")?
         .query_row([], |row| row.get(0))
@@ -146,7 +146,7 @@ pub(super) fn is_begun(connection: &Connection) -> Result<bool, rusqlite::Error>
 }
 
 /// Adds the rows of an earlier version to the chain.
-pub(super) fn begin(transaction: &Transaction<'_>) -> Result<(), rusqlite::Error> {
+pub(super) fn begin(transaction: &Transaction<'_>) -> Result<(), crate::sql::Error> {
     if is_begun(transaction)? {
         return Ok(());
     }
@@ -185,7 +185,10 @@ pub(crate) struct Verified {
 }
 
 /// Recomputes the chain and searches for the hash `noted`.
-pub(crate) fn verify(connection: &Connection, noted: Option<AuditHash>) -> Result<Verified, rusqlite::Error> {
+pub(crate) fn verify(
+    connection: &Connection,
+    noted: Option<AuditHash>,
+) -> Result<Verified, crate::sql::Error> {
     let mut found = Verified::default();
     if !is_begun(connection)? {
         found.faults = 1;
@@ -196,7 +199,7 @@ pub(crate) fn verify(connection: &Connection, noted: Option<AuditHash>) -> Resul
     let mut rows = statement.query([])?;
     let (mut last, mut previous) = (0, AuditHash::ORIGIN);
     while let Some(row) = rows.next()? {
-        let (row, hash) = Row::read(row)?;
+        let (row, hash) = Row::read(&row)?;
         found.rows += 1;
         if let Some(fault) = fault(last, previous, &row, hash) {
             found.faults += 1;

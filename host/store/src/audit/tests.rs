@@ -28,7 +28,7 @@ fn entry(action: &str, outcome: AuditOutcome) -> AuditEntry {
 
 async fn open(dir: &Path) -> (Store, Reader) {
     let store = Store::open(StoreConfig::new(dir)).await.unwrap();
-    let reader = Reader::open(store.path()).await.unwrap();
+    let reader = Reader::open(store.path().unwrap()).await.unwrap();
     (store, reader)
 }
 
@@ -120,7 +120,7 @@ async fn a_change_is_one_line_from_its_start_to_its_end() {
     assert_eq!(lines(&reader).await, ["plugin.pause refused about plugin.pause"]);
     let page = reader.audit(&AuditFilter::default(), 1, None).await.unwrap();
     assert!(page.items[0].began_at.is_some_and(|at| at <= page.items[0].at));
-    assert_eq!(page.items[0].hash, Some(head(store.path())));
+    assert_eq!(page.items[0].hash, Some(head(store.path().unwrap())));
 
     // The database was replaced during the change.
     let elsewhere = AuditId { id: 900, ..begun };
@@ -129,7 +129,7 @@ async fn a_change_is_one_line_from_its_start_to_its_end() {
         .await
         .unwrap();
     assert_eq!(lines(&reader).await[0], "plugin.set done about plugin.set");
-    assert_eq!(problems(check(store.path())), [] as [&str; 0]);
+    assert_eq!(problems(check(store.path().unwrap())), [] as [&str; 0]);
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_change_that_was_interrupted_is_ended_by_the_next_start() {
                 "{action} interrupted about {action}: the host stopped before the change ended; it may have taken effect"
             ))
         );
-        assert_eq!(problems(check(store.path())), [] as [&str; 0]);
+        assert_eq!(problems(check(store.path().unwrap())), [] as [&str; 0]);
         close(store, reader).await;
     }
 }
@@ -189,7 +189,7 @@ async fn actors_keep_their_stored_form() {
     // The next start adds a closing row with the same actor to each entry.
     let (store, reader) = open(dir.path()).await;
     assert_eq!(actors(&connection), [stored, stored].concat());
-    assert_eq!(problems(check(store.path())), [] as [&str; 0]);
+    assert_eq!(problems(check(store.path().unwrap())), [] as [&str; 0]);
     close(store, reader).await;
 }
 
@@ -211,7 +211,7 @@ async fn a_token_and_its_entry_are_kept_together_or_not_at_all() {
     assert!(!store.create_token(token("ci", 2), mark()).await.unwrap());
     assert_eq!(lines(&reader).await.len(), 1);
     sql(
-        store.path(),
+        store.path().unwrap(),
         "CREATE TRIGGER full BEFORE INSERT ON _lantern_audit BEGIN SELECT RAISE(ABORT, 'disk full'); END",
     );
     let refused = store.create_token(token("other", 3), mark()).await;
@@ -298,7 +298,7 @@ async fn change(scene: &Scene, number: usize, mark: AuditMark) -> Result<(), Str
 async fn a_change_and_the_end_of_its_entry_are_committed_together_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::open(dir.path()).await;
-    let reader = Reader::open(scene.store.path()).await.unwrap();
+    let reader = Reader::open(scene.store.path().unwrap()).await.unwrap();
     let rejection = Rejection::new(RejectionClass::Malformed, "no id");
     let batch = scene.batch(0, vec![Outcome::Reject(rejection)]);
     scene.store.commit(batch).await.unwrap();
@@ -328,14 +328,14 @@ async fn a_change_and_the_end_of_its_entry_are_committed_together_or_not_at_all(
         let begun = scene.store.begin_audit(end.clone()).await.unwrap();
         let mark = AuditMark::ending(begun, end);
         sql(
-            scene.store.path(),
+            scene.store.path().unwrap(),
             "CREATE TRIGGER full BEFORE INSERT ON _lantern_audit BEGIN SELECT RAISE(ABORT, 'disk full'); END",
         );
         let before = contents(&scene);
         let refused = change(&scene, number, mark.clone()).await.unwrap_err();
         assert!(refused.contains("disk full"), "{name}: {refused}");
         assert_eq!(contents(&scene), before, "{name} took effect without its entry");
-        sql(scene.store.path(), "DROP TRIGGER full");
+        sql(scene.store.path().unwrap(), "DROP TRIGGER full");
         change(&scene, number, mark).await.unwrap();
         assert_ne!(contents(&scene), before, "{name} had no effect");
         assert_eq!(lines(&reader).await[0], format!("{name} done {detail}"));

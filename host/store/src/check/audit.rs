@@ -1,6 +1,6 @@
 //! Whether the audit is as the host wrote it.
 
-use rusqlite::Connection;
+use crate::sql::Connection;
 
 use super::super::AuditHash;
 use super::super::audit::chain::{Verified, verify};
@@ -15,7 +15,7 @@ pub(super) fn check(
     connection: &Connection,
     noted: Option<AuditHash>,
     report: &mut Report,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let found = verify(connection, noted)?;
     if let Some(fault) = &found.first_fault {
         let others = match found.faults {

@@ -2,7 +2,7 @@
 //! the stream is another one; a message with the same sequence, time and content in two epochs proves that it was the
 //! same stream.
 
-use rusqlite::{Connection, params};
+use crate::sql::{Connection, params};
 use sha2::{Digest, Sha256};
 
 use super::super::anchors;
@@ -24,7 +24,7 @@ struct Epoch {
 }
 
 /// Reports messages that were certainly read in two epochs, and notes equal rows that make it likely.
-pub(super) fn check(connection: &Connection, report: &mut Report) -> Result<(), rusqlite::Error> {
+pub(super) fn check(connection: &Connection, report: &mut Report) -> Result<(), crate::sql::Error> {
     let epochs = epochs(connection)?;
     for of_source in epochs.chunk_by(|a, b| a.source == b.source) {
         for (index, later) in of_source.iter().enumerate() {
@@ -37,7 +37,7 @@ pub(super) fn check(connection: &Connection, report: &mut Report) -> Result<(), 
 }
 
 /// The epochs of all sources that read streams. The records of rebuilds are not epochs.
-fn epochs(connection: &Connection) -> Result<Vec<Epoch>, rusqlite::Error> {
+fn epochs(connection: &Connection) -> Result<Vec<Epoch>, crate::sql::Error> {
     let has_anchors = count(
         connection,
         "SELECT count(*) FROM pragma_table_info('_lantern_checkpoint') WHERE name = 'anchors'",
@@ -76,7 +76,7 @@ fn compare(
     earlier: &Epoch,
     later: &Epoch,
     report: &mut Report,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let (plugin, source) = &later.source;
     let place = format!(
         "{plugin}/{source}, epochs {} and {}",
@@ -116,7 +116,7 @@ fn read_twice(
     connection: &Connection,
     earlier: &Epoch,
     later: &Epoch,
-) -> Result<Option<Anchor>, rusqlite::Error> {
+) -> Result<Option<Anchor>, crate::sql::Error> {
     let mut common: Vec<Anchor> = earlier
         .anchors
         .iter()
@@ -134,7 +134,7 @@ fn read_twice(
     Ok(common.into_iter().max_by_key(|anchor| anchor.sequence))
 }
 
-fn is_dead_letter(connection: &Connection, origin: i64, anchor: &Anchor) -> Result<bool, rusqlite::Error> {
+fn is_dead_letter(connection: &Connection, origin: i64, anchor: &Anchor) -> Result<bool, crate::sql::Error> {
     let mut statement = connection.prepare_cached(
         "SELECT payload FROM _lantern_dead_letter WHERE origin = ?1 AND sequence = ?2 AND published_ns = ?3",
     )?;
@@ -152,7 +152,7 @@ fn dead_letter_of_both(
     connection: &Connection,
     earlier: &Epoch,
     later: &Epoch,
-) -> Result<Option<Anchor>, rusqlite::Error> {
+) -> Result<Option<Anchor>, crate::sql::Error> {
     let mut statement = connection.prepare_cached(
         "SELECT a.sequence, a.published_ns, a.payload FROM _lantern_dead_letter a
          JOIN _lantern_dead_letter b ON b.origin = ?2 AND b.sequence = a.sequence
@@ -171,7 +171,7 @@ fn dead_letter_of_both(
     }))
 }
 
-fn tables(connection: &Connection, plugin: &str) -> Result<Vec<String>, rusqlite::Error> {
+fn tables(connection: &Connection, plugin: &str) -> Result<Vec<String>, crate::sql::Error> {
     connection
         .prepare("SELECT name FROM _lantern_table WHERE plugin = ?1 ORDER BY name")?
         .query_map([plugin], |row| row.get(0))?
@@ -184,7 +184,7 @@ fn rows_of_both(
     tables: &[String],
     earlier: &Epoch,
     later: &Epoch,
-) -> Result<u64, rusqlite::Error> {
+) -> Result<u64, crate::sql::Error> {
     let tables = OriginTable::find_all(connection, tables)?;
     let both = tables.iter().map(|table| {
         format!(
@@ -202,7 +202,7 @@ fn equal_rows(
     tables: &[String],
     earlier: &Epoch,
     later: &Epoch,
-) -> Result<u64, rusqlite::Error> {
+) -> Result<u64, crate::sql::Error> {
     let mut equal = Vec::new();
     for table in tables {
         let columns = strings(
@@ -236,7 +236,7 @@ fn rows_of(table: &OriginTable, epoch: &Epoch) -> String {
     table.rows(&epoch.id.to_string(), "0", &i64::MAX.to_string())
 }
 
-fn count_distinct(connection: &Connection, selects: Vec<String>) -> Result<u64, rusqlite::Error> {
+fn count_distinct(connection: &Connection, selects: Vec<String>) -> Result<u64, crate::sql::Error> {
     if selects.is_empty() {
         return Ok(0);
     }

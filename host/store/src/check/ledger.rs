@@ -1,6 +1,6 @@
 //! Checks the ledger of each epoch: contiguous ranges, sums, and the numbers of dead letters and gaps.
 
-use rusqlite::{Connection, Row};
+use crate::sql::{Connection, Row};
 
 use super::{RESTORE, Report, SourceReport, plural, rebuild};
 use crate::apply::from_sql;
@@ -14,7 +14,7 @@ struct CheckedEpoch {
     checkpoint: u64,
 }
 
-pub(super) fn check_sources(connection: &Connection, report: &mut Report) -> Result<(), rusqlite::Error> {
+pub(super) fn check_sources(connection: &Connection, report: &mut Report) -> Result<(), crate::sql::Error> {
     let mut statement = connection.prepare(
         "SELECT o.id, o.plugin, o.source, o.epoch, o.stream, o.begins_after, coalesce(c.sequence, -1)
          FROM _lantern_origin o LEFT JOIN _lantern_checkpoint c ON c.origin = o.id
@@ -57,7 +57,7 @@ fn check_ledger(
     place: &str,
     origin: &CheckedEpoch,
     report: &mut Report,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let mut statement = connection.prepare(
         "SELECT first_sequence, last_sequence, messages, projected, skipped, dead, missing, changed, inserted, updated
          FROM _lantern_ledger WHERE origin = ?1 ORDER BY first_sequence",
@@ -72,7 +72,7 @@ fn check_ledger(
                 rebuild(&origin.plugin),
             );
         }
-        for problem in range_problems(row)? {
+        for problem in range_problems(&row)? {
             report.problem(format!("{place}: {problem}"), rebuild(&origin.plugin));
         }
         end = last;
@@ -90,7 +90,7 @@ fn check_ledger(
 }
 
 /// What is wrong with the counts of a range.
-fn range_problems(row: &Row<'_>) -> Result<Vec<String>, rusqlite::Error> {
+fn range_problems(row: &Row<'_>) -> Result<Vec<String>, crate::sql::Error> {
     let number = |column: usize| row.get::<_, i64>(column).map(from_sql);
     let (first, last) = (number(0)?, number(1)?);
     let (messages, missing) = (number(2)?, number(6)?);
@@ -126,7 +126,7 @@ fn check_sums(
     origin: &CheckedEpoch,
     counts: Counts,
     report: &mut Report,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let of = |sql: &str| connection.query_row(sql, [origin.id.0], |row| row.get(0).map(from_sql));
     let dead = of("SELECT count(*) FROM _lantern_dead_letter WHERE origin = ?1 AND state <> 'resolved'")?;
     if dead != counts.dead {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::Connection;
+use crate::sql::Connection;
 
 use super::super::description::TableDescription;
 use super::super::indexes::{ExistingIndex, ROWS_MAX, indexes_of, is_too_large, missing_columns};
@@ -28,7 +28,7 @@ pub(super) fn check_version(connection: &Connection) -> Result<i64, CheckError> 
 }
 
 /// Compares the host's tables and indexes with those that the migrations create.
-pub(super) fn check_host(connection: &Connection, report: &mut Report) -> Result<(), rusqlite::Error> {
+pub(super) fn check_host(connection: &Connection, report: &mut Report) -> Result<(), crate::sql::Error> {
     let reference = Connection::open_in_memory()?;
     for migration in MIGRATIONS.iter() {
         reference.execute_batch(migration.sql.as_str())?;
@@ -52,7 +52,7 @@ pub(super) fn check_host(connection: &Connection, report: &mut Report) -> Result
 }
 
 /// The host's tables and indexes by name, with their kind and the statement that creates them.
-fn host_schema(connection: &Connection) -> Result<BTreeMap<String, (String, String)>, rusqlite::Error> {
+fn host_schema(connection: &Connection) -> Result<BTreeMap<String, (String, String)>, crate::sql::Error> {
     let sql = "SELECT name, type, coalesce(sql, '') FROM sqlite_schema
                WHERE tbl_name LIKE '\\_lantern\\_%' ESCAPE '\\' AND type IN ('table', 'index') AND sql IS NOT NULL";
     connection

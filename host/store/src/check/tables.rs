@@ -1,6 +1,7 @@
 //! Checks the rows of plugin tables: their number, and that each comes from one message in the ledger.
 
-use rusqlite::{Connection, ErrorCode};
+use crate::sql::Connection;
+use crate::sql::Kind;
 
 use super::{Report, TableReport, count, grouped, plural, rebuild};
 use crate::apply::from_sql;
@@ -10,7 +11,7 @@ use crate::statement::quote_text;
 
 /// Checks that every row comes from a message in the ledger, that none is stored twice, and that as many rows exist as
 /// were inserted.
-pub(super) fn check_tables(connection: &Connection, report: &mut Report) -> Result<(), rusqlite::Error> {
+pub(super) fn check_tables(connection: &Connection, report: &mut Report) -> Result<(), crate::sql::Error> {
     let mut statement = connection
         .prepare("SELECT name, plugin, updates, rows_expired FROM _lantern_table ORDER BY plugin, name")?;
     let tables: Vec<TableReport> = statement
@@ -51,7 +52,7 @@ pub(super) fn check_tables(connection: &Connection, report: &mut Report) -> Resu
 }
 
 /// Compares the number of rows with the ledger.
-fn check_number(connection: &Connection, plugin: &str, report: &mut Report) -> Result<(), rusqlite::Error> {
+fn check_number(connection: &Connection, plugin: &str, report: &mut Report) -> Result<(), crate::sql::Error> {
     let (changed, inserted, updated): (u64, u64, u64) = connection.query_row(
         "SELECT coalesce(sum(l.changed), 0), coalesce(sum(l.inserted), 0), coalesce(sum(l.updated), 0)
          FROM _lantern_ledger l JOIN _lantern_origin o ON o.id = l.origin WHERE o.plugin = ?1",
@@ -106,7 +107,7 @@ fn check_rows(
     connection: &Connection,
     table: &TableReport,
     report: &mut Report,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let TableReport { table, plugin, .. } = table;
     let quoted = quote_text(table);
     let mut report_rows = |number: u64, what: &str| {
@@ -152,7 +153,7 @@ fn check_segments(
     connection: &Connection,
     table: &TableReport,
     report: &mut Report,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let TableReport { table, plugin, .. } = table;
     let Some(set) = set_of(connection, table)? else {
         return Ok(());
@@ -184,7 +185,7 @@ fn check_search(
     connection: &Connection,
     table: &TableReport,
     report: &mut Report,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let TableReport { table, plugin, .. } = table;
     let Some(index) = index_of(connection, table)? else {
         return Ok(());
@@ -195,7 +196,7 @@ fn check_search(
         stray,
         incomplete,
     } = match difference(connection, &index) {
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+        Err(error) if error.kind() == Kind::Corrupt => {
             let problem = format!("{plugin}: full-text index of table {table} is damaged: {error}");
             report.problem(problem, remedy);
             return Ok(());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension as _};
+use crate::sql::{Connection, OptionalExtension as _};
 
 use super::{DeepPlugin, DeepRange, DeepSource, DeepTable};
 use crate::apply::from_sql;
@@ -54,16 +54,15 @@ fn plugin(connection: &Connection, name: String) -> Result<DeepPlugin, CheckErro
     })
 }
 
-fn tables(connection: &Connection, plugin: &str) -> Result<Vec<DeepTable>, rusqlite::Error> {
+fn tables(connection: &Connection, plugin: &str) -> Result<Vec<DeepTable>, crate::sql::Error> {
     let mut statement = connection.prepare(
         "SELECT t.name, t.updates, t.rows_expired, t.description FROM _lantern_table t
          JOIN sqlite_schema s ON s.type = 'table' AND s.name = t.name WHERE t.plugin = ?1 ORDER BY t.name",
     )?;
     let found = statement.query_map([plugin], |row| {
         let description: String = row.get(3)?;
-        let description = serde_json::from_str(&description).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, Box::new(error))
-        })?;
+        let description =
+            serde_json::from_str(&description).map_err(|error| crate::sql::Error::decode(3, error))?;
         Ok(DeepTable {
             name: row.get(0)?,
             merges: row.get(1)?,
@@ -74,7 +73,7 @@ fn tables(connection: &Connection, plugin: &str) -> Result<Vec<DeepTable>, rusql
     found.collect()
 }
 
-fn sources(connection: &Connection, plugin: &str) -> Result<Vec<DeepSource>, rusqlite::Error> {
+fn sources(connection: &Connection, plugin: &str) -> Result<Vec<DeepSource>, crate::sql::Error> {
     let mut statement = connection.prepare(
         "SELECT o.id, o.source, o.epoch, o.stream, o.stream_created_ns,
                 o.epoch = (SELECT max(epoch) FROM _lantern_origin p

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::Connection;
+use crate::sql::Connection;
 
 use super::{Compared, DeepTable, VALUE_BYTES};
 use crate::apply::{from_sql, to_sql};

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use crate::sql::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::screen::{digest, ensure_key, insert_letter, wipe_letter};
 use super::search::{siblings, targets};
@@ -24,7 +24,7 @@ pub(super) fn refuse_value(
     make_key: impl FnOnce() -> String,
     through_ns: i64,
 ) -> Result<(), ForgetError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.begin()?;
     let key = ensure_key(&transaction, make_key)?;
     for target in targets(&transaction, query)? {
         let place = (
@@ -49,8 +49,8 @@ pub(super) fn refuse_value(
 /// Runs a change whose removed content is overwritten with zeros.
 pub(crate) fn overwriting<T>(
     connection: &mut Connection,
-    change: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error>,
-) -> Result<T, rusqlite::Error> {
+    change: impl FnOnce(&mut Connection) -> Result<T, crate::sql::Error>,
+) -> Result<T, crate::sql::Error> {
     let before: i64 = connection.query_row("PRAGMA secure_delete", [], |row| row.get(0))?;
     let set = |connection: &Connection, value: i64| {
         connection.query_row(&format!("PRAGMA secure_delete = {value}"), [], |row| {
@@ -69,9 +69,9 @@ pub(super) fn erase(
     connection: &mut Connection,
     messages: &[Erasure],
     now: Timestamp,
-) -> Result<Erased, rusqlite::Error> {
+) -> Result<Erased, crate::sql::Error> {
     overwriting(connection, |connection| {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = connection.begin()?;
         let mut work = Work {
             transaction: &transaction,
             now,
@@ -112,7 +112,7 @@ struct Place {
 }
 
 impl Work<'_> {
-    fn message(&mut self, message: &Erasure) -> Result<(), rusqlite::Error> {
+    fn message(&mut self, message: &Erasure) -> Result<(), crate::sql::Error> {
         let published_ns = message.stored.as_ref().map_or(0, |stored| stored.published_ns);
         let place = |(origin, plugin): (i64, String)| Place {
             origin,
@@ -140,7 +140,7 @@ impl Work<'_> {
     }
 
     /// Records that the stream's message was erased and has to be deleted there.
-    fn record(&self, stored: &StoredMessage, sequence: u64) -> Result<(), rusqlite::Error> {
+    fn record(&self, stored: &StoredMessage, sequence: u64) -> Result<(), crate::sql::Error> {
         self.transaction
             .prepare_cached(
                 "INSERT INTO _lantern_forgotten_message (stream, sequence, published_ns, forgotten_at)
@@ -156,7 +156,7 @@ impl Work<'_> {
     }
 
     /// Whether the active version of the plugin reads a subject as this source.
-    fn reads(&self, origin: i64, subject: &str) -> Result<bool, rusqlite::Error> {
+    fn reads(&self, origin: i64, subject: &str) -> Result<bool, crate::sql::Error> {
         let found: Option<(String, Option<String>)> = self
             .transaction
             .prepare_cached(
@@ -182,7 +182,7 @@ impl Work<'_> {
 
     /// Erases a message in one history. `is_known`: it is one of the history's messages, whether or not it has left
     /// anything.
-    fn place(&mut self, place: &Place, is_known: bool) -> Result<(), rusqlite::Error> {
+    fn place(&mut self, place: &Place, is_known: bool) -> Result<(), crate::sql::Error> {
         let handled: bool = self.transaction.query_row(
             "SELECT EXISTS (SELECT 1 FROM _lantern_origin o JOIN _lantern_checkpoint c ON c.origin = o.id
                  WHERE o.id = ?1 AND o.begins_after < ?2 AND c.sequence >= ?2)",
@@ -231,7 +231,7 @@ impl Work<'_> {
     }
 
     /// Removes the rows of a message. Returns how many stood in tables whose writes only insert, and how many in others.
-    fn rows(&mut self, place: &Place) -> Result<(u64, u64), rusqlite::Error> {
+    fn rows(&mut self, place: &Place) -> Result<(u64, u64), crate::sql::Error> {
         let tables: Vec<(OriginTable, bool)> = self
             .transaction
             .prepare_cached(
@@ -257,7 +257,7 @@ impl Work<'_> {
     }
 
     /// Counts a message of a range as dead that was projected or skipped. Returns the range's version.
-    fn count_as_dead(&self, place: &Place, has_rows: bool) -> Result<Option<VersionId>, rusqlite::Error> {
+    fn count_as_dead(&self, place: &Place, has_rows: bool) -> Result<Option<VersionId>, crate::sql::Error> {
         self.transaction
             .prepare_cached(
                 "UPDATE _lantern_ledger SET projected = projected - (?3 OR skipped = 0),
@@ -274,7 +274,7 @@ impl Work<'_> {
     /// Takes removed rows out of the ledger. Rows of merging tables were inserted by any earlier message, so they are
     /// taken from the message's range first and then from the plugin's others. The messages of those still give as many
     /// rows as before, so only the message's own range counts fewer rows.
-    fn subtract(&self, place: &Place, plain: u64, merged: u64) -> Result<(), rusqlite::Error> {
+    fn subtract(&self, place: &Place, plain: u64, merged: u64) -> Result<(), crate::sql::Error> {
         let mut left = to_sql(plain + merged);
         if left == 0 {
             return Ok(());
@@ -303,7 +303,7 @@ impl Work<'_> {
     }
 
     /// Removes the hashes of erased messages from the checkpoints.
-    fn anchors(&self) -> Result<(), rusqlite::Error> {
+    fn anchors(&self) -> Result<(), crate::sql::Error> {
         let origins: BTreeSet<i64> = self.places.iter().map(|(origin, _)| *origin).collect();
         for origin in origins {
             let Some((checkpoint, mut kept)) = read_checkpoint(self.transaction, OriginId(origin))? else {
@@ -327,8 +327,8 @@ pub(super) fn note_deleted(
     connection: &mut Connection,
     messages: &[OutstandingMessage],
     now: Timestamp,
-) -> Result<(), rusqlite::Error> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+) -> Result<(), crate::sql::Error> {
+    let transaction = connection.begin()?;
     for message in messages {
         transaction
             .prepare_cached(
@@ -346,8 +346,8 @@ pub(super) fn note_deleted(
 }
 
 /// Has the replaced tables of plugins removed by the next sweep.
-pub(super) fn drop_kept(connection: &mut Connection, plugins: &[String]) -> Result<(), rusqlite::Error> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+pub(super) fn drop_kept(connection: &mut Connection, plugins: &[String]) -> Result<(), crate::sql::Error> {
+    let transaction = connection.begin()?;
     for plugin in plugins {
         transaction.execute(
             "UPDATE _lantern_rebuild SET previous_until = NULL WHERE plugin = ?1",
@@ -358,7 +358,7 @@ pub(super) fn drop_kept(connection: &mut Connection, plugins: &[String]) -> Resu
 }
 
 /// Empties the write-ahead log, after rewriting the file where that is asked for. Returns whether the log is empty.
-pub(super) fn scrub(connection: &mut Connection, vacuum: bool) -> Result<bool, rusqlite::Error> {
+pub(super) fn scrub(connection: &mut Connection, vacuum: bool) -> Result<bool, crate::sql::Error> {
     if vacuum {
         // The copy that SQLite makes on the way would not fit into memory.
         connection.execute_batch("PRAGMA temp_store = FILE; VACUUM; PRAGMA temp_store = MEMORY")?;

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::sql::{Connection, OptionalExtension as _, params};
 use hmac::{Hmac, KeyInit, Mac};
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension as _, params};
 use sha2::Sha256;
 
 use crate::apply::{from_sql, to_sql};
@@ -26,13 +26,13 @@ pub(crate) const KEY_FACT: &str = "forget_key";
 )]
 struct KeyMissing;
 
-impl From<KeyMissing> for rusqlite::Error {
+impl From<KeyMissing> for crate::sql::Error {
     fn from(error: KeyMissing) -> Self {
-        Self::ToSqlConversionFailure(Box::new(error))
+        Self::encode(error)
     }
 }
 
-fn stored_key(connection: &Connection) -> Result<Option<String>, rusqlite::Error> {
+fn stored_key(connection: &Connection) -> Result<Option<String>, crate::sql::Error> {
     let sql = "SELECT value FROM _lantern_host WHERE key = ?1";
     connection.query_row(sql, [KEY_FACT], |row| row.get(0)).optional()
 }
@@ -44,7 +44,7 @@ fn stored_key(connection: &Connection) -> Result<Option<String>, rusqlite::Error
 pub(super) fn ensure_key(
     connection: &Connection,
     make: impl FnOnce() -> String,
-) -> Result<String, rusqlite::Error> {
+) -> Result<String, crate::sql::Error> {
     if let Some(key) = stored_key(connection)? {
         return Ok(key);
     }
@@ -108,7 +108,11 @@ impl ForgottenValues {
     ///
     /// # Errors
     /// Also when there are such values and their key is missing.
-    pub(crate) fn load(connection: &Connection, plugin: &str, from_ns: i64) -> Result<Self, rusqlite::Error> {
+    pub(crate) fn load(
+        connection: &Connection,
+        plugin: &str,
+        from_ns: i64,
+    ) -> Result<Self, crate::sql::Error> {
         let mut columns: BTreeMap<(String, String), BTreeMap<ValueDigest, i64>> = BTreeMap::new();
         let mut statement = connection.prepare_cached(
             "SELECT table_name, column_name, digest, through_ns FROM _lantern_forgotten_value
@@ -167,7 +171,7 @@ pub(crate) fn screen_commit(
     connection: &Connection,
     commit: &mut Commit,
     now: Timestamp,
-) -> Result<BTreeMap<u64, i64>, rusqlite::Error> {
+) -> Result<BTreeMap<u64, i64>, crate::sql::Error> {
     let manifest = Arc::clone(&commit.plugin.manifest);
     let stretch = (commit.after, commit.through.sequence);
     let screen = Screen::load(
@@ -209,7 +213,7 @@ impl Screen {
         stamp: OriginId,
         (after, through): (u64, u64),
         entries: &[Entry],
-    ) -> Result<Self, rusqlite::Error> {
+    ) -> Result<Self, crate::sql::Error> {
         let mut screen = Self::default();
         let stretch = params![stamp.0, to_sql(after), to_sql(through)];
         let mut statement = connection.prepare_cached(
@@ -244,7 +248,7 @@ impl Screen {
         stamp: OriginId,
         entries: &mut [Entry],
         now: Timestamp,
-    ) -> Result<(), rusqlite::Error> {
+    ) -> Result<(), crate::sql::Error> {
         if self.stored.is_empty() && self.letters.is_empty() && self.values.is_empty() {
             return Ok(());
         }
@@ -294,7 +298,7 @@ fn record_message(
     sequence: u64,
     published_ns: i64,
     now: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     connection
         .prepare_cached(
             "INSERT INTO _lantern_forgotten_message (stream, sequence, published_ns, forgotten_at)
@@ -335,7 +339,7 @@ pub(crate) fn insert_letter(
     sequence: u64,
     published_ns: i64,
     now: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     connection
         .prepare_cached(
             "INSERT INTO _lantern_dead_letter (origin, sequence, plugin_version, class, reason, subject,
@@ -359,7 +363,7 @@ pub(crate) fn wipe_letter(
     origin: OriginId,
     sequence: u64,
     now: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     connection
         .prepare_cached(
             "UPDATE _lantern_dead_letter SET state = 'forgotten', class = 'forgotten', reason = ?3, subject = '',

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use crate::sql::{Connection, OptionalExtension as _, params};
 
 use super::mention::Mention;
 use super::{ForgetError, ForgetQuery, ForgetSurvey, FoundMessage, OutstandingMessage};
@@ -205,7 +205,12 @@ fn mentioning(
     let mut rows = statement.query([&query.plugin])?;
     let mut found = BTreeSet::new();
     while let Some(row) = rows.next()? {
-        let bytes = |column: usize| row.get_ref(column).and_then(|value| Ok(value.as_bytes()?));
+        let bytes = |column: usize| {
+            let value = row.get_ref(column)?;
+            value
+                .as_bytes()
+                .map_err(|error| crate::sql::Error::decode(column, error))
+        };
         if mention.is_in(&[bytes(2)?, bytes(3)?, bytes(4)?], bytes(5)?) {
             found.insert((row.get(0)?, row.get(1).map(from_sql)?));
         }
@@ -274,7 +279,7 @@ pub(super) fn siblings(
     connection: &Connection,
     stream: &str,
     created_ns: i64,
-) -> Result<Vec<(i64, String)>, rusqlite::Error> {
+) -> Result<Vec<(i64, String)>, crate::sql::Error> {
     connection
         .prepare_cached(
             "SELECT o.id, o.plugin FROM _lantern_origin o
@@ -310,7 +315,7 @@ fn kept(
     Ok(kept)
 }
 
-fn holds_value(connection: &Connection, table: &str, target: &Target) -> Result<bool, rusqlite::Error> {
+fn holds_value(connection: &Connection, table: &str, target: &Target) -> Result<bool, crate::sql::Error> {
     let has_column = connection
         .query_row(
             "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2",

@@ -41,7 +41,7 @@ fn by_stream(sequence: u64) -> Erasure {
 
 #[track_caller]
 fn sound(scene: &Scene) {
-    let report = check(scene.store.path()).unwrap();
+    let report = check(scene.store.path().unwrap()).unwrap();
     assert_eq!(report.problems, [], "{report:?}");
 }
 

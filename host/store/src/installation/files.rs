@@ -1,6 +1,6 @@
 //! The files of the plugin directory that were installed.
 
-use rusqlite::{Connection, params};
+use crate::sql::{Connection, params};
 
 use lantern_model::batch::Timestamp;
 
@@ -15,7 +15,7 @@ pub struct FileRecord {
     pub plugin: String,
 }
 
-pub(crate) fn files(connection: &Connection) -> Result<Vec<FileRecord>, rusqlite::Error> {
+pub(crate) fn files(connection: &Connection) -> Result<Vec<FileRecord>, crate::sql::Error> {
     connection
         .prepare("SELECT file, digest, plugin FROM _lantern_plugin_file ORDER BY file")?
         .query_map([], |row| {
@@ -32,7 +32,7 @@ pub(crate) fn record_file(
     connection: &Connection,
     file: &FileRecord,
     at: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     connection
         .execute(
             "INSERT INTO _lantern_plugin_file (file, digest, plugin, seen_at) VALUES (?1, ?2, ?3, ?4)
@@ -43,7 +43,7 @@ pub(crate) fn record_file(
         .map(|_| ())
 }
 
-pub(crate) fn forget_file(connection: &Connection, file: &str) -> Result<(), rusqlite::Error> {
+pub(crate) fn forget_file(connection: &Connection, file: &str) -> Result<(), crate::sql::Error> {
     connection
         .execute("DELETE FROM _lantern_plugin_file WHERE file = ?1", [file])
         .map(|_| ())

@@ -1,13 +1,13 @@
 //! Reads the installed plugins and their versions.
 
-use rusqlite::{Connection, Row};
+use crate::sql::{Connection, Row};
 
 use super::{Installation, Pause, PausedBy, VersionRecord};
 use crate::apply::from_sql;
 use crate::commit::VersionId;
 use lantern_model::batch::Timestamp;
 
-pub(crate) fn installations(connection: &Connection) -> Result<Vec<Installation>, rusqlite::Error> {
+pub(crate) fn installations(connection: &Connection) -> Result<Vec<Installation>, crate::sql::Error> {
     let mut all: Vec<Installation> = connection
         .prepare(
             "SELECT plugin, active, previous, paused, paused_by, settings FROM _lantern_installation ORDER BY plugin",
@@ -29,7 +29,7 @@ pub(crate) fn installations(connection: &Connection) -> Result<Vec<Installation>
     Ok(all)
 }
 
-fn paused(row: &Row<'_>) -> Result<Option<Pause>, rusqlite::Error> {
+fn paused(row: &Row<'_>) -> Result<Option<Pause>, crate::sql::Error> {
     let reason: Option<String> = row.get(3)?;
     let by: Option<String> = row.get(4)?;
     Ok(reason.map(|reason| Pause {
@@ -39,7 +39,7 @@ fn paused(row: &Row<'_>) -> Result<Option<Pause>, rusqlite::Error> {
 }
 
 /// All versions of a plugin, in the order of arrival; also of a removed plugin that left its tables.
-fn versions(connection: &Connection, plugin: &str) -> Result<Vec<VersionRecord>, rusqlite::Error> {
+fn versions(connection: &Connection, plugin: &str) -> Result<Vec<VersionRecord>, crate::sql::Error> {
     connection
         .prepare(
             "SELECT id, name, version, digest, contract, loaded_at, activated_at, component_bytes, came_from, failed,
@@ -50,7 +50,7 @@ fn versions(connection: &Connection, plugin: &str) -> Result<Vec<VersionRecord>,
         .collect()
 }
 
-fn version_record(row: &Row<'_>) -> Result<VersionRecord, rusqlite::Error> {
+fn version_record(row: &Row<'_>) -> Result<VersionRecord, crate::sql::Error> {
     Ok(VersionRecord {
         id: VersionId(row.get(0)?),
         plugin: row.get(1)?,

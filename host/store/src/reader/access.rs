@@ -119,7 +119,7 @@ fn token(row: &Row) -> Result<TokenRecord, ReadError> {
     let sha256 = digest
         .try_into()
         .map_err(|_| ReadError::corrupt(what(), "its digest has not 32 bytes"))?;
-    let times = |row: &Row| -> Result<_, rusqlite::Error> {
+    let times = |row: &Row| -> Result<_, crate::sql::Error> {
         let time = |column: usize| row.get::<Option<i64>>(column).map(|at| at.map(Timestamp));
         Ok((Timestamp(row.get(3)?), row.get::<String>(4)?, time(5)?, time(6)?))
     };
@@ -135,7 +135,7 @@ fn token(row: &Row) -> Result<TokenRecord, ReadError> {
     })
 }
 
-fn entry(row: &Row) -> Result<AuditRecord, rusqlite::Error> {
+fn entry(row: &Row) -> Result<AuditRecord, crate::sql::Error> {
     let hash: Option<Vec<u8>> = row.get(8)?;
     Ok(AuditRecord {
         id: row.get(0)?,

@@ -4,13 +4,14 @@
 //! A read is one of two kinds: a statement whose rows are streamed to the caller (`query`), or a function that runs
 //! several statements on one snapshot (`snapshot`).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use rusqlite::types::{FromSql, FromSqlError, Value, ValueRef};
-use rusqlite::{Connection, ErrorCode};
+use crate::location::Location;
+use crate::sql::{self, Connection, Error, Kind};
+use rusqlite::types::{FromSql, Value, ValueRef};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -36,7 +37,7 @@ pub(super) enum QueryError {
     /// No connection became free in time.
     Busy,
     /// The read was interrupted, or SQLite returned an error.
-    Sql(rusqlite::Error),
+    Sql(sql::Error),
 }
 
 /// A statement with its parameters and limits.
@@ -55,7 +56,7 @@ pub(super) struct Connections(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    path: PathBuf,
+    location: Location,
     /// One permit for each connection that may be in use.
     permits: Arc<Semaphore>,
     size: u32,
@@ -82,9 +83,9 @@ struct ReadConnection {
 }
 
 impl Connections {
-    pub(super) fn new(path: &Path, size: u32, wait: Duration) -> Self {
+    pub(super) fn new(location: &Location, size: u32, wait: Duration) -> Self {
         Self(Arc::new(Shared {
-            path: path.to_owned(),
+            location: location.clone(),
             permits: Arc::new(Semaphore::new(size as usize)),
             size,
             wait,
@@ -123,7 +124,7 @@ impl Connections {
     ) -> Result<Result<T, E>, QueryError>
     where
         T: Send + 'static,
-        E: From<rusqlite::Error> + Send + 'static,
+        E: From<sql::Error> + Send + 'static,
     {
         let mut lease = self.lease().await?;
         let (reply, answer) = oneshot::channel();
@@ -136,7 +137,7 @@ impl Connections {
             // The transaction ends before the connection returns to the pool. An error of `work` says nothing about the
             // connection, so an interrupted or failed snapshot closes it.
             let in_transaction = |connection: &Connection| -> Result<T, E> {
-                connection.execute_batch("BEGIN")?;
+                connection.begin_snapshot()?;
                 let value = work(connection)?;
                 connection.execute_batch("COMMIT")?;
                 Ok(value)
@@ -145,9 +146,7 @@ impl Connections {
             drop(reply.send(lease.run(limit, in_transaction, Result::is_ok)));
         });
         // Without an answer the function panicked, or the runtime is stopping.
-        answer
-            .await
-            .map_err(|_| QueryError::Sql(rusqlite::Error::UnwindingPanic))
+        answer.await.map_err(|_| QueryError::Sql(sql::Error::Aborted))
     }
 
     async fn lease(&self) -> Result<Lease, QueryError> {
@@ -227,7 +226,7 @@ struct Lease {
 impl Lease {
     /// Runs `work` under `limit` on an idle or a new connection. The connection returns to the pool only if `can_reuse`
     /// accepts the result; a connection whose read failed or panicked is closed.
-    fn run<T, E: From<rusqlite::Error>>(
+    fn run<T, E: From<sql::Error>>(
         &mut self,
         limit: Limit,
         work: impl FnOnce(&Connection) -> Result<T, E>,
@@ -236,7 +235,7 @@ impl Lease {
         let idle = self.shared.idle().pop();
         let connection = match idle {
             Some(idle) => idle.connection,
-            None => ReadConnection::open(&self.shared.path, Arc::clone(&self.shared.releasing))?,
+            None => ReadConnection::open(&self.shared.location, Arc::clone(&self.shared.releasing))?,
         };
         connection.interrupt.set(Some(limit));
         let result = work(&connection.connection);
@@ -257,23 +256,20 @@ impl Drop for Lease {
 }
 
 impl ReadConnection {
-    fn open(path: &Path, releasing: Arc<AtomicBool>) -> Result<Self, rusqlite::Error> {
-        let connection = open_read_only(path, BUSY_TIME)?;
-        connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-        connection.pragma_update(None, "query_only", "ON")?;
-        // A file that shrinks while it is mapped kills the process.
-        connection.pragma_update(None, "mmap_size", 0)?;
-        // A negative number means KiB.
-        connection.pragma_update(None, "cache_size", -1024)?;
-        // Sorts spill to a file, because rows with large values would fill the memory.
-        connection.pragma_update(None, "temp_store", "FILE")?;
+    fn open(location: &Location, releasing: Arc<AtomicBool>) -> Result<Self, sql::Error> {
         let interrupt = Arc::new(Interrupt {
             limit: Mutex::default(),
             releasing,
         });
-        text::register(&connection, Arc::clone(&interrupt))?;
-        let handler = Arc::clone(&interrupt);
-        connection.progress_handler(STEPS, Some(move || handler.is_due()))?;
+        let connection = match location {
+            Location::Sqlite(path) => open_file(path, &interrupt)?.into(),
+            Location::Postgres(server) => {
+                let mut session = server.open_reader()?;
+                let interrupt = Arc::clone(&interrupt);
+                session.interrupt_when(Arc::new(move || interrupt.is_due()));
+                Connection::Postgres(session)
+            }
+        };
         Ok(Self {
             connection,
             interrupt,
@@ -281,25 +277,38 @@ impl ReadConnection {
     }
 }
 
+/// Opens a database file for reading.
+fn open_file(path: &Path, interrupt: &Arc<Interrupt>) -> Result<rusqlite::Connection, sql::Error> {
+    let connection = open_read_only(path, BUSY_TIME)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    connection.pragma_update(None, "query_only", "ON")?;
+    // A file that shrinks while it is mapped kills the process.
+    connection.pragma_update(None, "mmap_size", 0)?;
+    // A negative number means KiB.
+    connection.pragma_update(None, "cache_size", -1024)?;
+    // Sorts spill to a file, because rows with large values would fill the memory.
+    connection.pragma_update(None, "temp_store", "FILE")?;
+    text::register(&connection, Arc::clone(interrupt))?;
+    let handler = Arc::clone(interrupt);
+    connection.progress_handler(STEPS, Some(move || handler.is_due()))?;
+    Ok(connection)
+}
+
 /// An interrupted query leaves its connection usable; any other error does not.
-fn is_sound(result: &Result<(), rusqlite::Error>) -> bool {
+fn is_sound(result: &Result<(), sql::Error>) -> bool {
     match result {
         Ok(()) => true,
-        Err(error) => error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted),
+        Err(error) => matches!(error, Error::Sqlite(_)) && error.kind() == Kind::Interrupted,
     }
 }
 
-fn read(
-    connection: &Connection,
-    query: Query,
-    sender: &mpsc::Sender<Vec<Row>>,
-) -> Result<(), rusqlite::Error> {
+fn read(connection: &Connection, query: Query, sender: &mpsc::Sender<Vec<Row>>) -> Result<(), sql::Error> {
     let mut statement = connection.prepare_cached(&query.sql)?;
     let columns = statement.column_count();
-    let mut found = statement.query(rusqlite::params_from_iter(query.arguments))?;
+    let mut found = statement.query(sql::from_iter(query.arguments))?;
     let (mut chunk, mut bytes, mut rows) = (Vec::new(), 0, 0);
     while let Some(row) = found.next()? {
-        let row = Row::read(row, columns)?;
+        let row = Row::read(&row, columns)?;
         bytes += row.bytes();
         chunk.push(row);
         rows += 1;
@@ -377,7 +386,7 @@ impl Drop for Caller {
 pub(super) struct Rows {
     receiver: mpsc::Receiver<Vec<Row>>,
     chunk: std::vec::IntoIter<Row>,
-    job: Option<JoinHandle<Result<(), rusqlite::Error>>>,
+    job: Option<JoinHandle<Result<(), sql::Error>>>,
     _caller: Caller,
 }
 
@@ -400,7 +409,7 @@ impl Rows {
             Ok(Ok(())) => Ok(None),
             Ok(Err(error)) => Err(QueryError::Sql(error)),
             // The thread panicked, or the runtime is stopping.
-            Err(_) => Err(QueryError::Sql(rusqlite::Error::UnwindingPanic)),
+            Err(_) => Err(QueryError::Sql(sql::Error::Aborted)),
         }
     }
 }
@@ -410,7 +419,7 @@ impl Rows {
 pub(super) struct Row(Vec<Stored>);
 
 impl Row {
-    pub(super) fn read(row: &rusqlite::Row<'_>, columns: usize) -> Result<Self, rusqlite::Error> {
+    pub(super) fn read(row: &sql::Row<'_>, columns: usize) -> Result<Self, sql::Error> {
         (0..columns)
             .map(|index| row.get_ref(index).map(Stored::of))
             .collect::<Result<_, _>>()
@@ -426,30 +435,25 @@ impl Row {
     }
 
     /// The value of a column, as it is stored.
-    pub(super) fn value(&self, index: usize) -> Result<ValueRef<'_>, rusqlite::Error> {
+    pub(super) fn value(&self, index: usize) -> Result<ValueRef<'_>, sql::Error> {
         let stored = self
             .0
             .get(index)
-            .ok_or(rusqlite::Error::InvalidColumnIndex(index))?;
+            .ok_or(sql::Error::Sqlite(rusqlite::Error::InvalidColumnIndex(index)))?;
         Ok(stored.as_ref())
     }
 
     /// Moves a value out of the row, which has null instead then.
-    pub(super) fn take(&mut self, index: usize) -> Result<Stored, rusqlite::Error> {
+    pub(super) fn take(&mut self, index: usize) -> Result<Stored, sql::Error> {
         let stored = self.0.get_mut(index);
         stored
             .map(std::mem::take)
-            .ok_or(rusqlite::Error::InvalidColumnIndex(index))
+            .ok_or(sql::Error::Sqlite(rusqlite::Error::InvalidColumnIndex(index)))
     }
 
     /// The value of a column, converted to the expected type.
-    pub(super) fn get<T: FromSql>(&self, index: usize) -> Result<T, rusqlite::Error> {
+    pub(super) fn get<T: FromSql>(&self, index: usize) -> Result<T, sql::Error> {
         let value = self.value(index)?;
-        T::column_result(value).map_err(|error| match error {
-            FromSqlError::InvalidType => {
-                rusqlite::Error::InvalidColumnType(index, format!("column {index}"), value.data_type())
-            }
-            error => rusqlite::Error::FromSqlConversionFailure(index, value.data_type(), Box::new(error)),
-        })
+        T::column_result(value).map_err(|error| sql::Error::decode(index, error))
     }
 }

@@ -100,7 +100,7 @@ impl Reader {
 type Found = HashMap<((String, String, String), String), (u64, Timestamp)>;
 
 /// Counts a dead letter. Returns the bytes that it adds: none for a known reason.
-fn count(found: &mut Found, row: &Row) -> Result<usize, rusqlite::Error> {
+fn count(found: &mut Found, row: &Row) -> Result<usize, crate::sql::Error> {
     let (plugin, source, class): (String, _, _) = (row.get(0)?, row.get(1)?, row.get(2)?);
     let (reason, last_at): (String, _) = (row.get(3)?, Timestamp(row.get(4)?));
     let size = plugin.len() + reason.len();

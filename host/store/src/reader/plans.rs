@@ -38,10 +38,10 @@ fn one_of(column: usize, values: &[&str]) -> Condition {
 }
 
 /// A database with the table, and the table's shape. The caller keeps the directory.
-async fn visits() -> (tempfile::TempDir, rusqlite::Connection, Shape) {
+async fn visits() -> (tempfile::TempDir, crate::sql::Connection, Shape) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lantern.db");
-    let connection = rusqlite::Connection::open(&path).unwrap();
+    let connection = Connection::open(&path).unwrap();
     connection
         .execute_batch(concat!(
             include_str!("../../../../migrations/0001_host_tables.sql"),
@@ -49,7 +49,7 @@ async fn visits() -> (tempfile::TempDir, rusqlite::Connection, Shape) {
             include_str!("../../../../migrations/0013_search.sql")
         ))
         .unwrap();
-    text::register(&connection, Arc::default()).unwrap();
+    text::register(connection.sqlite().unwrap(), Arc::default()).unwrap();
     connection.execute_batch(SCHEMA).unwrap();
     connection
         .execute(
@@ -68,7 +68,7 @@ async fn visits() -> (tempfile::TempDir, rusqlite::Connection, Shape) {
 
 /// Checks the plans of the first page and of the next one.
 fn check_page(
-    connection: &rusqlite::Connection,
+    connection: &crate::sql::Connection,
     shape: &Shape,
     what: &str,
     selection: &Selection,
@@ -192,7 +192,7 @@ async fn counting_over_time_follows_ranges_of_an_index() {
 }
 
 /// SQLite's plan for a statement.
-fn explained(connection: &rusqlite::Connection, sql: &str, values: Vec<Value>) -> String {
+fn explained(connection: &crate::sql::Connection, sql: &str, values: Vec<Value>) -> String {
     let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
     let values = values.iter().map(|value| match value {
         Value::Text(text) => rusqlite::types::Value::Text(text.clone()),
@@ -200,7 +200,7 @@ fn explained(connection: &rusqlite::Connection, sql: &str, values: Vec<Value>) -
         other => panic!("{other:?}"),
     });
     let steps: Vec<String> = statement
-        .query_map(rusqlite::params_from_iter(values), |row| row.get(3))
+        .query_map(crate::sql::from_iter(values), |row| row.get(3))
         .unwrap()
         .map(Result::unwrap)
         .collect();

@@ -271,7 +271,7 @@ fn dead_letter_columns(
     row: &Row,
     id: i64,
     headers: Vec<(String, String)>,
-) -> Result<DeadLetter, rusqlite::Error> {
+) -> Result<DeadLetter, crate::sql::Error> {
     let published_ns: i64 = row.get(7)?;
     Ok(DeadLetter {
         id,
@@ -296,7 +296,7 @@ fn dead_letter_columns(
     })
 }
 
-fn gap(row: &Row) -> Result<GapRecord, rusqlite::Error> {
+fn gap(row: &Row) -> Result<GapRecord, crate::sql::Error> {
     Ok(GapRecord {
         id: row.get(0)?,
         plugin: row.get(1)?,
@@ -312,7 +312,7 @@ fn gap(row: &Row) -> Result<GapRecord, rusqlite::Error> {
     })
 }
 
-fn ledger_range(row: &Row) -> Result<LedgerRecord, rusqlite::Error> {
+fn ledger_range(row: &Row) -> Result<LedgerRecord, crate::sql::Error> {
     Ok(LedgerRecord {
         id: row.get(0)?,
         plugin: row.get(1)?,

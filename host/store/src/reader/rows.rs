@@ -354,7 +354,7 @@ pub(super) fn record(
     Ok((key(row, 1)?, RowRecord { rowid, values, id }, bytes))
 }
 
-fn identity(row: &Row) -> Result<(i64, RowIdentity), rusqlite::Error> {
+fn identity(row: &Row) -> Result<(i64, RowIdentity), crate::sql::Error> {
     let id = RowIdentity {
         origin: row.get(2)?,
         sequence: row.get(3)?,

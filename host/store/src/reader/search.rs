@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use rusqlite::ffi;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{Value as Stored, ValueRef};
-use rusqlite::{Connection, ffi};
 use serde::{Deserialize, Serialize};
 
 use super::connections::Interrupt;
@@ -101,13 +101,13 @@ pub(super) fn condition(shape: &Shape, query: &SearchQuery, bound: &mut Bound) -
 }
 
 /// Registers the function with a connection. It ends with `SQLITE_INTERRUPT` when the interrupt is due.
-pub(super) fn register(connection: &Connection, interrupt: Arc<Interrupt>) -> Result<(), rusqlite::Error> {
+pub(super) fn register(connection: &rusqlite::Connection, interrupt: Arc<Interrupt>) -> rusqlite::Result<()> {
     let flags =
         FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
     connection.create_scalar_function(MATCHES, -1, flags, move |context| matches(context, &interrupt))
 }
 
-fn matches(context: &Context<'_>, interrupt: &Interrupt) -> Result<bool, rusqlite::Error> {
+fn matches(context: &Context<'_>, interrupt: &Interrupt) -> rusqlite::Result<bool> {
     // The parameter is the same for all rows of a statement, and so is its parsed form.
     let prepared = context.get_or_create_aux(0, |value| {
         let parsed = value
@@ -362,7 +362,10 @@ impl Reader {
     }
 }
 
-fn progress(connection: &Connection, name: &TableName) -> Result<Option<SearchProgress>, rusqlite::Error> {
+fn progress(
+    connection: &crate::sql::Connection,
+    name: &TableName,
+) -> Result<Option<SearchProgress>, crate::sql::Error> {
     let index = search::index_of(connection, name.as_str())?;
     let is_on: bool = connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM _lantern_searched WHERE table_name = ?1)",

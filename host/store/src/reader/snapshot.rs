@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use crate::sql::Connection;
 use rusqlite::types::Value;
 
 use super::connections::{QueryError, Row};
@@ -21,11 +21,11 @@ pub(super) struct Snapshot<'a> {
 /// Why a function on a snapshot failed.
 enum SnapshotError {
     Read(ReadError),
-    Sql(rusqlite::Error),
+    Sql(crate::sql::Error),
 }
 
-impl From<rusqlite::Error> for SnapshotError {
-    fn from(error: rusqlite::Error) -> Self {
+impl From<crate::sql::Error> for SnapshotError {
+    fn from(error: crate::sql::Error) -> Self {
         Self::Sql(error)
     }
 }
@@ -73,14 +73,14 @@ impl<'a> Snapshot<'a> {
         let mut statement = self.connection.prepare_cached(sql).map_err(ReadError::Sql)?;
         let columns = statement.column_count();
         let mut rows = statement
-            .query(rusqlite::params_from_iter(arguments))
+            .query(crate::sql::from_iter(arguments))
             .map_err(ReadError::Sql)?;
         let (mut items, mut bytes) = (Vec::new(), 0);
         while items.len() < rows_max && bytes < self.page_bytes {
             let Some(row) = rows.next().map_err(ReadError::Sql)? else {
                 break;
             };
-            let (item, size) = read(&mut Row::read(row, columns).map_err(ReadError::Sql)?)?;
+            let (item, size) = read(&mut Row::read(&row, columns).map_err(ReadError::Sql)?)?;
             items.push(item);
             bytes += size;
         }
@@ -92,14 +92,14 @@ impl<'a> Snapshot<'a> {
         &self,
         sql: &str,
         arguments: Vec<Value>,
-        mut read: impl FnMut(&rusqlite::Row<'_>) -> Result<(), rusqlite::Error>,
+        mut read: impl FnMut(&crate::sql::Row<'_>) -> Result<(), crate::sql::Error>,
     ) -> Result<(), ReadError> {
         let mut statement = self.connection.prepare_cached(sql).map_err(ReadError::Sql)?;
         let mut rows = statement
-            .query(rusqlite::params_from_iter(arguments))
+            .query(crate::sql::from_iter(arguments))
             .map_err(ReadError::Sql)?;
         while let Some(row) = rows.next().map_err(ReadError::Sql)? {
-            read(row).map_err(ReadError::Sql)?;
+            read(&row).map_err(ReadError::Sql)?;
         }
         Ok(())
     }
@@ -107,7 +107,7 @@ impl<'a> Snapshot<'a> {
     /// Runs a function of another module on this state.
     pub(super) fn with<T>(
         &self,
-        read: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+        read: impl FnOnce(&Connection) -> Result<T, crate::sql::Error>,
     ) -> Result<T, ReadError> {
         read(self.connection).map_err(ReadError::Sql)
     }

@@ -18,6 +18,8 @@ use super::Reader;
 use super::connections::Caller;
 use super::text::json_size;
 use crate::connection::open_read_only;
+use crate::location::Location;
+use crate::sql::Error;
 use crate::values::Stored;
 use lantern_model::batch::Value;
 
@@ -79,12 +81,15 @@ impl Reader {
         let permit = Arc::clone(&self.long_reads)
             .try_acquire_owned()
             .map_err(|_| SqlError::Busy)?;
-        let path = self.path.clone();
+        let location = self.location.clone();
         let question = question.to_owned();
         let caller = Caller::default();
         let is_gone = caller.is_gone();
         let work = tokio::task::spawn_blocking(move || {
             let _permit = permit;
+            let Location::Sqlite(path) = location else {
+                return Err(SqlError::Unavailable(Error::Unsupported("SQL").to_string()));
+            };
             let connection =
                 open_read_only(&path, BUSY_TIME).map_err(|error| SqlError::Unavailable(error.to_string()))?;
             answer(&connection, &question, rows_max, is_gone)

@@ -6,7 +6,7 @@ use super::*;
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::TableName;
 
-fn database(sql: &str) -> (tempfile::TempDir, PathBuf) {
+fn database(sql: &str) -> (tempfile::TempDir, std::path::PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lantern.db");
     let connection = rusqlite::Connection::open(&path).unwrap();
@@ -295,7 +295,7 @@ async fn endless(reader: &Reader, started: tokio::sync::oneshot::Sender<()>) -> 
 #[tokio::test]
 async fn releasing_the_pool_interrupts_a_snapshot_and_later_reads_work() {
     let (_dir, path) = database("");
-    let reader = Reader::for_host(&path);
+    let reader = Reader::for_host(&Location::Sqlite(path.clone()));
     let (started, has_started) = tokio::sync::oneshot::channel();
     let release = async {
         has_started.await.unwrap();
@@ -310,7 +310,7 @@ async fn releasing_the_pool_interrupts_a_snapshot_and_later_reads_work() {
 #[tokio::test]
 async fn long_snapshots_leave_connections_for_short_reads_and_end_with_their_callers() {
     let (_dir, path) = database("");
-    let reader = Reader::for_host(&path);
+    let reader = Reader::for_host(&Location::Sqlite(path.clone()));
     let mut reads = tokio::task::JoinSet::new();
     for _ in 0..ReadLimits::HOST.long_reads {
         let (started, has_started) = tokio::sync::oneshot::channel();
@@ -334,8 +334,8 @@ async fn long_snapshots_leave_connections_for_short_reads_and_end_with_their_cal
 #[tokio::test]
 async fn a_snapshot_does_not_see_later_commits() {
     let (_dir, path) = database("CREATE TABLE t (x INTEGER) STRICT; INSERT INTO t VALUES (1)");
-    let reader = Reader::for_host(&path);
-    let writer = rusqlite::Connection::open(&path).unwrap();
+    let reader = Reader::for_host(&Location::Sqlite(path.clone()));
+    let writer = Connection::open(&path).unwrap();
     let counts = reader
         .snapshot(move |connection| {
             let count = || connection.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));

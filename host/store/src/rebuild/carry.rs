@@ -1,7 +1,7 @@
 //! Rows outside the replay range of a rebuild: whether they can be carried over into the new table without loss, and
 //! the copy, in small steps.
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use crate::sql::{Connection, Transaction};
 
 use super::super::apply::from_sql;
 use super::super::catalog::CatalogError;
@@ -20,7 +20,7 @@ pub(super) fn obstacles(
     table: &Table,
     scopes: &[ReplayRange],
     outside: u64,
-) -> Result<Vec<String>, rusqlite::Error> {
+) -> Result<Vec<String>, crate::sql::Error> {
     let name = statement::quote(&table.name);
     let outer = format!("NOT ({})", reachable(scopes));
     let count = |condition: &str| {
@@ -76,7 +76,7 @@ fn key_obstacles(
     stored: &TableDescription,
     table: &Table,
     outer: &str,
-) -> Result<Vec<String>, rusqlite::Error> {
+) -> Result<Vec<String>, crate::sql::Error> {
     let name = statement::quote(&table.name);
     let mut obstacles = Vec::new();
     for key in new_keys(stored, table) {
@@ -136,7 +136,7 @@ pub(super) fn copy(
 ) -> Result<Option<i64>, CatalogError> {
     let old = &manifest.tables[table];
     let new = old.name.of_rebuild(id.0);
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.begin()?;
     let columns = common_columns(&transaction, old.name.as_str(), new.as_str())?;
     let begins = after == i64::MIN;
     if columns.is_empty() || (begins && rows_outside(&transaction, old.name.as_str(), scopes)? == 0) {
@@ -182,7 +182,7 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    fn run(&self, transaction: &Transaction<'_>) -> Result<(), rusqlite::Error> {
+    fn run(&self, transaction: &Transaction<'_>) -> Result<(), crate::sql::Error> {
         let Self {
             old,
             new,
@@ -191,7 +191,7 @@ impl Step<'_> {
         } = self;
         let table = quote_text(&new.name);
         let present = self.present(transaction)?;
-        let last = || -> Result<i64, rusqlite::Error> {
+        let last = || -> Result<i64, crate::sql::Error> {
             let sql = format!("SELECT coalesce(max(_rowid_), 0) FROM {table}");
             transaction.query_row(&sql, [], |row| row.get(0))
         };
@@ -208,7 +208,7 @@ impl Step<'_> {
     }
 
     /// The condition that a row is not in the new table: an interrupted copy begins again.
-    fn present(&self, transaction: &Transaction<'_>) -> Result<String, rusqlite::Error> {
+    fn present(&self, transaction: &Transaction<'_>) -> Result<String, crate::sql::Error> {
         let mut statement = transaction.prepare(&format!(
             "SELECT _origin, min(_sequence), max(_sequence) FROM {} WHERE {} GROUP BY _origin",
             self.old, self.outside
@@ -228,7 +228,7 @@ impl Step<'_> {
 }
 
 /// Columns that both tables have, quoted.
-fn common_columns(connection: &Connection, one: &str, other: &str) -> Result<Vec<String>, rusqlite::Error> {
+fn common_columns(connection: &Connection, one: &str, other: &str) -> Result<Vec<String>, crate::sql::Error> {
     let mut statement = connection.prepare(
         "SELECT name FROM pragma_table_info(?1) WHERE name IN (SELECT name FROM pragma_table_info(?2))",
     )?;

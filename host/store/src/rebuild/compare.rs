@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::sql::{Connection, OptionalExtension as _};
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension as _};
 
 use super::survey::{StoredTable, stored_tables};
 use super::totals::{SUMS, Total, column_sums, column_sums_where};
@@ -160,7 +160,7 @@ impl Comparison {
     }
 
     /// Reads outstanding chunks for at most `time`.
-    fn read(&mut self, connection: &Connection, time: Option<Duration>) -> Result<(), rusqlite::Error> {
+    fn read(&mut self, connection: &Connection, time: Option<Duration>) -> Result<(), crate::sql::Error> {
         let began = Instant::now();
         for table in &mut self.tables {
             let mut reading = Reading::prepare(connection, table)?;
@@ -181,7 +181,7 @@ fn plan(
     manifest: &Manifest,
     (scopes, digest): (&[ReplayRange], &str),
     watched: &[String],
-) -> Result<Vec<TableSums>, rusqlite::Error> {
+) -> Result<Vec<TableSums>, crate::sql::Error> {
     let plugin = manifest.name.as_str();
     let same_version = verify::is_same_version(connection, plugin, scopes, digest)?;
     let mut sums: BTreeMap<String, TableSums> = BTreeMap::new();
@@ -291,13 +291,13 @@ impl TableSums {
 /// Reads the chunks of one table.
 struct Reading<'a> {
     table: &'a mut TableSums,
-    sums: rusqlite::Statement<'a>,
+    sums: crate::sql::Statement<'a>,
     /// Finds the next row.
-    rows: rusqlite::Statement<'a>,
+    rows: crate::sql::Statement<'a>,
 }
 
 impl<'a> Reading<'a> {
-    fn prepare(connection: &'a Connection, table: &'a mut TableSums) -> Result<Self, rusqlite::Error> {
+    fn prepare(connection: &'a Connection, table: &'a mut TableSums) -> Result<Self, crate::sql::Error> {
         let sums = connection.prepare(&table.statement)?;
         let rows = connection.prepare(&format!(
             "SELECT _rowid_ FROM {} WHERE _rowid_ >= ?1 ORDER BY _rowid_ LIMIT 1",
@@ -307,7 +307,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Reads one chunk. Returns false when none is left.
-    fn step(&mut self) -> Result<bool, rusqlite::Error> {
+    fn step(&mut self) -> Result<bool, crate::sql::Error> {
         if let Some(next) = self.table.next {
             let row: Option<i64> = self.rows.query_row([next], |row| row.get(0)).optional()?;
             let chunk = row.map(|row| row >> CHUNK_BITS);
@@ -324,7 +324,7 @@ impl<'a> Reading<'a> {
         Ok(true)
     }
 
-    fn chunk(&mut self, chunk: i64) -> Result<(), rusqlite::Error> {
+    fn chunk(&mut self, chunk: i64) -> Result<(), crate::sql::Error> {
         let first = chunk << CHUNK_BITS;
         let width = self.sums.column_count();
         let totals = self
@@ -334,10 +334,9 @@ impl<'a> Reading<'a> {
                     .map(|column| match row.get_ref(column)? {
                         ValueRef::Integer(number) => Ok(Total::Integer(number)),
                         ValueRef::Real(number) => Ok(Total::Real(number)),
-                        other => Err(rusqlite::Error::InvalidColumnType(
+                        other => Err(crate::sql::Error::decode(
                             column,
-                            "a sum".to_owned(),
-                            other.data_type(),
+                            format!("{} is no sum", other.data_type()),
                         )),
                     })
                     .collect::<Result<Vec<_>, _>>()

@@ -1,6 +1,6 @@
 //! The last transaction of a rebuild: the new tables and records replace those in use.
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use crate::sql::{Connection, Transaction, params};
 
 use super::history::{TableSets, adopt_history, cut, expired_of_kept, forget_dropped};
 use super::{RebuildId, Verification, VerifyRequest, keep, verify, watch};
@@ -19,7 +19,7 @@ fn table_sets(
     connection: &Connection,
     manifest: &Manifest,
     drop_undeclared: bool,
-) -> Result<TableSets, rusqlite::Error> {
+) -> Result<TableSets, crate::sql::Error> {
     let all: Vec<String> = connection
         .prepare("SELECT name FROM _lantern_table WHERE plugin = ?1 ORDER BY name")?
         .query_map([manifest.name.as_str()], |row| row.get(0))?
@@ -46,7 +46,7 @@ pub(super) fn finish(
 ) -> Result<bool, CatalogError> {
     let (id, scopes) = (request.id, request.scopes.as_slice());
     let plugin = adoption.manifest.name.as_str();
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.begin()?;
     if verify::fingerprint(&transaction, id, plugin)? != verified.fingerprint
         || !watch::is_unchanged(&transaction, id, verified.watched)?
     {
@@ -75,8 +75,8 @@ pub(super) fn finish(
     if until.is_some() {
         keep::mark_after(&transaction, id, plugin)?;
     }
-    let outcome = serde_json::to_string(&verified.outcome)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let outcome =
+        serde_json::to_string(&verified.outcome).map_err(|error| crate::sql::Error::encode(error))?;
     transaction.execute(
         "UPDATE _lantern_rebuild SET state = 'done', ended_at = ?2, outcome = ?3 WHERE id = ?1",
         params![id.0, Timestamp::now().0, outcome],
@@ -92,7 +92,7 @@ fn swap_tables(
     id: RebuildId,
     manifest: &Manifest,
     tables: &TableSets,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     for table in tables.replaced.iter().chain(&tables.dropped) {
         // Dropping it here would delay every commit until its pages are freed.
         let aside = format!("{table}#{}#old", id.0);
@@ -115,7 +115,7 @@ fn set_expired(
     transaction: &Transaction<'_>,
     manifest: &Manifest,
     expired: i64,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     // `rows_expired` of remaining tables is part of the sum.
     transaction.execute(
         "UPDATE _lantern_table SET rows_expired = 0 WHERE plugin = ?1",
@@ -135,7 +135,7 @@ fn activate(
     plugin: &str,
     version: VersionId,
     at: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     transaction.execute(
         "UPDATE _lantern_installation SET active = ?2, changed_at = ?3,
              previous = CASE WHEN active IS NOT ?2 THEN active ELSE previous END
@@ -156,7 +156,7 @@ fn keep_until(seconds: u64) -> Option<Timestamp> {
 }
 
 /// Renames a table with its segments and its full-text index.
-pub(super) fn rename(transaction: &Transaction<'_>, from: &str, to: &str) -> Result<(), rusqlite::Error> {
+pub(super) fn rename(transaction: &Transaction<'_>, from: &str, to: &str) -> Result<(), crate::sql::Error> {
     segments::rename(transaction, from, to)?;
     search::rename(transaction, from, to)?;
     transaction.execute_batch(&format!(

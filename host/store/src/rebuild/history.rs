@@ -1,7 +1,7 @@
 //! The records in the last transaction of a rebuild: its ledger, gaps and dead letters replace those in use. The
 //! checkpoint remains, because the rebuild has read exactly up to it.
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use crate::sql::{OptionalExtension, Transaction, params};
 
 use super::super::apply::{from_sql, to_sql};
 use super::super::catalog::CatalogError;
@@ -52,7 +52,7 @@ pub(super) fn forget_dropped(
     transaction: &Transaction<'_>,
     plugin: &str,
     tables: &TableSets,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     if tables.dropped.is_empty() {
         return Ok(());
     }
@@ -87,7 +87,7 @@ pub(super) fn expired_of_kept(
     plugin: &str,
     scopes: &[ReplayRange],
     tables: &TableSets,
-) -> Result<i64, rusqlite::Error> {
+) -> Result<i64, crate::sql::Error> {
     let expired: i64 = transaction.query_row(
         "SELECT coalesce(sum(rows_expired), 0) FROM _lantern_table WHERE plugin = ?1",
         [plugin],
@@ -172,7 +172,7 @@ fn adopt_letters(
     scope: &ReplayRange,
     new: i64,
     version: VersionId,
-) -> Result<i64, rusqlite::Error> {
+) -> Result<i64, crate::sql::Error> {
     let old = scope.origin.0;
     let after = to_sql(scope.after);
     transaction.execute(
@@ -212,7 +212,7 @@ fn adopt_gaps(
     scope: &ReplayRange,
     new: i64,
     end: u64,
-) -> Result<i64, rusqlite::Error> {
+) -> Result<i64, crate::sql::Error> {
     let (old, after, end) = (scope.origin.0, to_sql(scope.after), to_sql(end));
     transaction.execute(
         "INSERT INTO _lantern_gap (origin, first_sequence, last_sequence, exact, reason, recorded_at)
@@ -253,7 +253,7 @@ fn extend_ledger(
     checkpoint: u64,
     missing: i64,
     version: VersionId,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let (old, after) = (scope.origin.0, to_sql(scope.after));
     if checkpoint == end {
         return Ok(());
@@ -282,10 +282,10 @@ fn extend_ledger(
 }
 
 pub(super) fn latest_origin(
-    connection: &rusqlite::Connection,
+    connection: &crate::sql::Connection,
     plugin: &str,
     source: &str,
-) -> Result<Option<i64>, rusqlite::Error> {
+) -> Result<Option<i64>, crate::sql::Error> {
     connection
         .query_row(
             "SELECT id FROM _lantern_origin WHERE plugin = ?1 AND source = ?2 ORDER BY epoch DESC LIMIT 1",
@@ -302,7 +302,7 @@ fn split_ledger(
     scope: &ReplayRange,
     messages: u64,
     tables: &TableSets,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let (origin, after) = (scope.origin.0, to_sql(scope.after));
     let spanning: Option<(i64, i64, i64)> = transaction
         .query_row(

@@ -2,7 +2,7 @@
 //! that a rollback can restore them. They are stored in tables whose names end in `#ID#old`; the host removes them when
 //! the time has passed, or when the next rebuild of the plugin finishes.
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use crate::sql::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::super::apply::{from_sql, to_sql};
 use super::super::audit::{durable_if, write_mark};
@@ -58,7 +58,7 @@ pub(super) fn copy_before(
     id: RebuildId,
     plugin: &str,
     until: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     for table in HISTORY {
         transaction.execute(
             &format!(
@@ -90,7 +90,7 @@ pub(super) fn mark_after(
     transaction: &Transaction<'_>,
     id: RebuildId,
     plugin: &str,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     transaction.execute(
         &format!(
             "CREATE TABLE {} AS SELECT o.id AS origin, c.sequence AS sequence,
@@ -112,7 +112,7 @@ pub(super) fn mark_after(
 }
 
 /// Ends the retention of what earlier rebuilds of the plugin kept; the sweep removes it.
-pub(super) fn forget_earlier(transaction: &Transaction<'_>, plugin: &str) -> Result<(), rusqlite::Error> {
+pub(super) fn forget_earlier(transaction: &Transaction<'_>, plugin: &str) -> Result<(), crate::sql::Error> {
     transaction
         .execute(
             "UPDATE _lantern_rebuild SET previous_until = NULL WHERE plugin = ?1",
@@ -126,7 +126,7 @@ pub(super) fn kept_tables(
     connection: &Connection,
     plugin: &str,
     now: Timestamp,
-) -> Result<Option<KeptTables>, rusqlite::Error> {
+) -> Result<Option<KeptTables>, crate::sql::Error> {
     let found: Option<(RebuildId, String, String)> = connection
         .query_row(
             "SELECT r.id, p.digest, n.digest FROM _lantern_rebuild r
@@ -181,7 +181,7 @@ pub(super) fn restore(
 ) -> Result<(), CatalogError> {
     let now = Timestamp::now();
     durable_if(connection, mark)?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.begin()?;
     check_unchanged(&transaction, plugin, handled)?;
     let current = names(&transaction, "_lantern_table", plugin)?;
     let previous = names(&transaction, &kept("_lantern_table", id), plugin)?;
@@ -250,7 +250,7 @@ fn check_unchanged(
     }
 }
 
-fn names(connection: &Connection, table: &str, plugin: &str) -> Result<Vec<String>, rusqlite::Error> {
+fn names(connection: &Connection, table: &str, plugin: &str) -> Result<Vec<String>, crate::sql::Error> {
     connection
         .prepare(&format!(
             "SELECT name FROM {table} WHERE plugin = ?1 ORDER BY name"
@@ -259,7 +259,7 @@ fn names(connection: &Connection, table: &str, plugin: &str) -> Result<Vec<Strin
         .collect()
 }
 
-fn exists(connection: &Connection, table: &str) -> Result<bool, rusqlite::Error> {
+fn exists(connection: &Connection, table: &str) -> Result<bool, crate::sql::Error> {
     connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)",
         [table],
@@ -269,7 +269,7 @@ fn exists(connection: &Connection, table: &str) -> Result<bool, rusqlite::Error>
 
 /// Copies rows back by the names of their columns. A row of ledger, gap or dead letter gets a new id, because another
 /// plugin may use the old one by now.
-fn copy_back(transaction: &Transaction<'_>, table: &str, id: RebuildId) -> Result<(), rusqlite::Error> {
+fn copy_back(transaction: &Transaction<'_>, table: &str, id: RebuildId) -> Result<(), crate::sql::Error> {
     let copy = format!("{table}#{}#old", id.0);
     let columns: Vec<String> = transaction
         .prepare("SELECT name FROM pragma_table_info(?1) WHERE name <> 'id'")?

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, params};
+use crate::sql::{Connection, params};
 
 use super::super::apply::{from_sql, to_sql};
 use super::super::commit::{Counts, OriginId};
@@ -94,7 +94,7 @@ pub(super) fn survey(
     connection: &Connection,
     manifest: &Manifest,
     scopes: &[ReplayRange],
-) -> Result<RebuildSurvey, rusqlite::Error> {
+) -> Result<RebuildSurvey, crate::sql::Error> {
     let plugin = manifest.name.as_str();
     let mut tables = Vec::new();
     for stored in stored_tables(connection, plugin)? {
@@ -127,7 +127,7 @@ pub(super) fn survey(
 pub(super) fn stored_tables(
     connection: &Connection,
     plugin: &str,
-) -> Result<Vec<StoredTable>, rusqlite::Error> {
+) -> Result<Vec<StoredTable>, crate::sql::Error> {
     connection
         .prepare(
             "SELECT name, updates, rows_expired, description FROM _lantern_table WHERE plugin = ?1 ORDER BY name",
@@ -143,17 +143,15 @@ pub(super) fn stored_tables(
         .collect()
 }
 
-fn from_json<T: serde::de::DeserializeOwned>(text: &str, column: usize) -> Result<T, rusqlite::Error> {
-    serde_json::from_str(text).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
-    })
+fn from_json<T: serde::de::DeserializeOwned>(text: &str, column: usize) -> Result<T, crate::sql::Error> {
+    serde_json::from_str(text).map_err(|error| crate::sql::Error::decode(column, error))
 }
 
 pub(super) fn histories(
     connection: &Connection,
     plugin: &str,
     scopes: &[ReplayRange],
-) -> Result<Vec<SourceHistory>, rusqlite::Error> {
+) -> Result<Vec<SourceHistory>, crate::sql::Error> {
     let mut histories: Vec<SourceHistory> = connection
         .prepare(
             "SELECT o.id, o.source, o.epoch, o.stream, coalesce(c.sequence, o.begins_after)
@@ -193,7 +191,7 @@ pub(super) fn histories(
 }
 
 /// Erased messages of an epoch that its stream no longer holds.
-fn erased(connection: &Connection, origin: OriginId) -> Result<Vec<u64>, rusqlite::Error> {
+fn erased(connection: &Connection, origin: OriginId) -> Result<Vec<u64>, crate::sql::Error> {
     connection
         .prepare_cached(
             "SELECT d.sequence FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin
@@ -206,7 +204,7 @@ fn erased(connection: &Connection, origin: OriginId) -> Result<Vec<u64>, rusqlit
         .collect()
 }
 
-fn ranges(connection: &Connection, history: &SourceHistory) -> Result<Vec<LedgerRange>, rusqlite::Error> {
+fn ranges(connection: &Connection, history: &SourceHistory) -> Result<Vec<LedgerRange>, crate::sql::Error> {
     let mut subjects: BTreeMap<String, Option<Vec<String>>> = BTreeMap::new();
     let mut statement = connection.prepare(
         "SELECT l.first_sequence, l.last_sequence, p.digest, p.description, l.messages, l.projected, l.skipped, l.dead,
@@ -257,7 +255,7 @@ fn head_bounds(
     origin: OriginId,
     range: &LedgerRange,
     after: u64,
-) -> Result<HeadBounds, rusqlite::Error> {
+) -> Result<HeadBounds, crate::sql::Error> {
     let head = traced(connection, tables, origin, range.first, after)?;
     let tail = traced(connection, tables, origin, after + 1, range.last)?;
     let untraced = range.counts.messages.saturating_sub(head + tail);
@@ -275,7 +273,7 @@ fn traced(
     origin: OriginId,
     first: u64,
     last: u64,
-) -> Result<u64, rusqlite::Error> {
+) -> Result<u64, crate::sql::Error> {
     let mut parts = sequences(connection, tables)?;
     parts.push(
         "SELECT sequence AS s FROM _lantern_dead_letter
@@ -290,7 +288,10 @@ fn traced(
 }
 
 /// For each table, a statement that returns the sequences `s` of its rows of origin `?1` from `?2` to `?3`.
-pub(super) fn sequences(connection: &Connection, tables: &[String]) -> Result<Vec<String>, rusqlite::Error> {
+pub(super) fn sequences(
+    connection: &Connection,
+    tables: &[String],
+) -> Result<Vec<String>, crate::sql::Error> {
     let tables = OriginTable::find_all(connection, tables)?;
     let each = tables
         .iter()
@@ -304,7 +305,7 @@ pub(super) fn missing(
     origin: OriginId,
     first: u64,
     last: u64,
-) -> Result<u64, rusqlite::Error> {
+) -> Result<u64, crate::sql::Error> {
     connection.query_row(
         "SELECT coalesce(sum(min(last_sequence, ?3) - max(first_sequence, ?2) + 1), 0) FROM _lantern_gap
          WHERE origin = ?1 AND first_sequence <= ?3 AND last_sequence >= ?2",

@@ -191,7 +191,7 @@ async fn a_comparison_ends_when_the_writer_reopens_the_database() {
     let failed = rebuilt
         .scene
         .store
-        .call(|_| Err::<(), _>(rusqlite::Error::InvalidQuery));
+        .call(|_| Err::<(), _>(crate::sql::Error::NoRows));
     failed.await.unwrap_err();
     let ended = rebuilt
         .scene

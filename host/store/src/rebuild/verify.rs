@@ -2,7 +2,7 @@
 //! that were carried over against those in use, and, where nothing explains a difference, the totals of every table
 //! (`compare` has summed them). It only reads; the last transaction does nothing if the state has changed since.
 
-use rusqlite::{Connection, params};
+use crate::sql::{Connection, params};
 use serde::{Deserialize, Serialize};
 
 use super::super::apply::{from_sql, to_sql};
@@ -94,7 +94,7 @@ pub(super) fn fingerprint(
     connection: &Connection,
     id: RebuildId,
     plugin: &str,
-) -> Result<Fingerprint, rusqlite::Error> {
+) -> Result<Fingerprint, crate::sql::Error> {
     let mut numbers = Vec::new();
     for name in [plugin, &id.name_of(plugin)] {
         connection.query_row(
@@ -137,7 +137,7 @@ pub(super) fn is_same_version(
     plugin: &str,
     scopes: &[ReplayRange],
     digest: &str,
-) -> Result<bool, rusqlite::Error> {
+) -> Result<bool, crate::sql::Error> {
     let histories = histories(connection, plugin, scopes)?;
     Ok(are_of_version(&histories, scopes, digest))
 }
@@ -156,7 +156,7 @@ pub(super) fn verify(
     connection: &Connection,
     comparison: &Comparison,
     request: &VerifyRequest,
-) -> Result<Verification, rusqlite::Error> {
+) -> Result<Verification, crate::sql::Error> {
     let manifest = comparison.manifest();
     let plugin = manifest.name.as_str();
     let mut work = Check {
@@ -199,13 +199,13 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn rebuilt_origin(&self, scope: &ReplayRange) -> Result<Option<i64>, rusqlite::Error> {
+    fn rebuilt_origin(&self, scope: &ReplayRange) -> Result<Option<i64>, crate::sql::Error> {
         let name = self.request.id.name_of(self.manifest.name.as_str());
         latest_origin(self.connection, &name, &scope.source)
     }
 
     /// Compares the messages that were read again with those in the ledger.
-    fn messages(&mut self, scope: &ReplayRange, available: Option<u64>) -> Result<(), rusqlite::Error> {
+    fn messages(&mut self, scope: &ReplayRange, available: Option<u64>) -> Result<(), crate::sql::Error> {
         let history = self
             .histories
             .iter()
@@ -264,7 +264,7 @@ impl Check<'_> {
     }
 
     /// Whether exactly the same messages are dead letters as before, and none of them has become rows since.
-    fn same_letters(&self, scope: &ReplayRange) -> Result<bool, rusqlite::Error> {
+    fn same_letters(&self, scope: &ReplayRange) -> Result<bool, crate::sql::Error> {
         let Some(origin) = self.rebuilt_origin(scope)? else {
             return Ok(false);
         };
@@ -283,7 +283,7 @@ impl Check<'_> {
 
     /// A table that remains although the new version does not declare it keeps the rows of all messages; a message that
     /// the new version rejects would have both rows and a dead letter.
-    fn letters_with_kept_rows(&mut self, scope: &ReplayRange) -> Result<(), rusqlite::Error> {
+    fn letters_with_kept_rows(&mut self, scope: &ReplayRange) -> Result<(), crate::sql::Error> {
         let Some(origin) = self.rebuilt_origin(scope)? else {
             return Ok(());
         };
@@ -318,7 +318,7 @@ impl Check<'_> {
     }
 
     /// Counts the rows of all tables, and compares the comparable ones.
-    fn tables(&mut self, comparable: bool) -> Result<(), rusqlite::Error> {
+    fn tables(&mut self, comparable: bool) -> Result<(), crate::sql::Error> {
         let plugin_tables = std::mem::take(&mut self.stored);
         for stored in &plugin_tables {
             let rows = self.rows(&stored.name);
@@ -368,7 +368,12 @@ impl Check<'_> {
     }
 
     /// Compares a rebuilt table with the one in use.
-    fn table(&mut self, stored: &StoredTable, before: u64, comparable: bool) -> Result<(), rusqlite::Error> {
+    fn table(
+        &mut self,
+        stored: &StoredTable,
+        before: u64,
+        comparable: bool,
+    ) -> Result<(), crate::sql::Error> {
         let name = &stored.name;
         let mut declared = self.manifest.tables.iter();
         let Some(table) = declared.find(|table| table.name.as_str() == name) else {
@@ -404,7 +409,7 @@ impl Check<'_> {
     }
 
     /// The rows of a table outside the replay ranges.
-    fn outside(&self, table: &str) -> Result<u64, rusqlite::Error> {
+    fn outside(&self, table: &str) -> Result<u64, crate::sql::Error> {
         match self.comparison.table(table) {
             Some(sums) if sums.has(Part::Outside) => Ok(sums.rows(Part::Outside)),
             _ => rows_outside(self.connection, table, &self.request.scopes),

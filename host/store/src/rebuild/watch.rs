@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::Connection;
+use crate::sql::Connection;
 
 use super::RebuildId;
 use super::survey::stored_tables;
@@ -38,7 +38,7 @@ pub(super) fn begin(
     connection: &Connection,
     id: RebuildId,
     manifest: &Manifest,
-) -> Result<Vec<String>, rusqlite::Error> {
+) -> Result<Vec<String>, crate::sql::Error> {
     end(connection, id)?;
     let stored = stored_tables(connection, manifest.name.as_str())?;
     let new = manifest.tables.iter().map(|table| table.name.of_rebuild(id.0));
@@ -65,7 +65,7 @@ pub(super) fn begin(
 }
 
 /// Removes a record.
-pub(super) fn end(connection: &Connection, id: RebuildId) -> Result<(), rusqlite::Error> {
+pub(super) fn end(connection: &Connection, id: RebuildId) -> Result<(), crate::sql::Error> {
     let triggers: Vec<String> = connection
         .prepare("SELECT name FROM sqlite_temp_schema WHERE type = 'trigger' AND name GLOB ?1")?
         .query_map([trigger_glob(id)], |row| row.get(0))?
@@ -81,7 +81,7 @@ fn trigger_glob(id: RebuildId) -> String {
 }
 
 /// Whether every change to `tables` tables since [`begin`] was recorded.
-fn is_complete(connection: &Connection, id: RebuildId, tables: usize) -> Result<bool, rusqlite::Error> {
+fn is_complete(connection: &Connection, id: RebuildId, tables: usize) -> Result<bool, crate::sql::Error> {
     let triggers: u32 = connection.query_row(
         "SELECT count(*) FROM sqlite_temp_schema WHERE type = 'trigger' AND name GLOB ?1",
         [trigger_glob(id)],
@@ -95,7 +95,7 @@ pub(super) fn take(
     connection: &Connection,
     id: RebuildId,
     tables: usize,
-) -> Result<Option<Vec<BTreeSet<i64>>>, rusqlite::Error> {
+) -> Result<Option<Vec<BTreeSet<i64>>>, crate::sql::Error> {
     if !is_complete(connection, id, tables)? {
         return Ok(None);
     }
@@ -119,7 +119,7 @@ pub(super) fn is_unchanged(
     connection: &Connection,
     id: RebuildId,
     tables: usize,
-) -> Result<bool, rusqlite::Error> {
+) -> Result<bool, crate::sql::Error> {
     if !is_complete(connection, id, tables)? {
         return Ok(false);
     }

@@ -1,6 +1,6 @@
 //! The ledger ranges after a reprojection.
 
-use rusqlite::{Transaction, params};
+use crate::sql::{Transaction, params};
 
 use super::Rewrite;
 use super::split::{Division, Stretch};
@@ -17,7 +17,7 @@ pub(super) fn write_ranges(
     stretches: &[Stretch],
     division: &Division,
     now: Timestamp,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let range = &survey.range;
     transaction.execute("DELETE FROM _lantern_ledger WHERE id = ?1", [range.id])?;
     let origin = rewrite.origin;
@@ -41,7 +41,7 @@ fn insert_range(
     first: u64,
     last: u64,
     counts: &Counts,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     transaction
         .prepare_cached(
             "INSERT INTO _lantern_ledger (origin, plugin_version, first_sequence, last_sequence, messages,
@@ -74,7 +74,7 @@ pub(super) fn merge_ranges(
     origin: OriginId,
     first: u64,
     last: u64,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let near: Vec<(i64, i64)> = transaction
         .prepare_cached(
             "SELECT id, plugin_version FROM _lantern_ledger

@@ -1,7 +1,7 @@
 //! What a reprojection reads before its transaction: the ledger range, and what the messages between the read ones
 //! left.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use crate::sql::{Connection, OptionalExtension as _, params};
 
 use super::split::Known;
 use crate::ProvenanceError;
@@ -98,7 +98,7 @@ pub(super) fn range(
     origin: OriginId,
     version: VersionId,
     first: u64,
-) -> Result<Option<Range>, rusqlite::Error> {
+) -> Result<Option<Range>, crate::sql::Error> {
     connection
         .query_row(
             "SELECT id, last_sequence, messages, projected, skipped, dead, missing, rows, changed, inserted,
@@ -132,7 +132,7 @@ impl EpochReader<'_> {
         last: u64,
         entries: std::ops::Range<usize>,
         left: Known,
-    ) -> Result<Piece, rusqlite::Error> {
+    ) -> Result<Piece, crate::sql::Error> {
         Ok(Piece {
             first,
             last,
@@ -142,7 +142,7 @@ impl EpochReader<'_> {
         })
     }
 
-    pub(super) fn number(&self, sql: &str, first: u64, last: u64) -> Result<u64, rusqlite::Error> {
+    pub(super) fn number(&self, sql: &str, first: u64, last: u64) -> Result<u64, crate::sql::Error> {
         self.connection
             .prepare_cached(sql)?
             .query_row(params![self.origin.0, to_sql(first), to_sql(last)], |row| {
@@ -151,7 +151,7 @@ impl EpochReader<'_> {
     }
 
     /// Sequences that were gone when the host first read the range.
-    fn missing(&self, first: u64, last: u64) -> Result<u64, rusqlite::Error> {
+    fn missing(&self, first: u64, last: u64) -> Result<u64, crate::sql::Error> {
         self.number(
             "SELECT coalesce(sum(min(last_sequence, ?3) - max(first_sequence, ?2) + 1), 0) FROM _lantern_gap
              WHERE origin = ?1 AND first_sequence <= ?3 AND last_sequence >= ?2",
@@ -168,7 +168,7 @@ impl EpochReader<'_> {
     }
 
     /// Messages with rows, and the rows.
-    pub(super) fn rows(&self, first: u64, last: u64) -> Result<(u64, u64), rusqlite::Error> {
+    pub(super) fn rows(&self, first: u64, last: u64) -> Result<(u64, u64), crate::sql::Error> {
         let parts = self.rows_between();
         if parts.is_empty() {
             return Ok((0, 0));
@@ -183,7 +183,7 @@ impl EpochReader<'_> {
     }
 
     /// What sequences left that are no longer in the stream.
-    fn left(&self, first: u64, last: u64) -> Result<Known, rusqlite::Error> {
+    fn left(&self, first: u64, last: u64) -> Result<Known, crate::sql::Error> {
         const LETTERS: &str =
             "SELECT sequence AS s FROM _lantern_dead_letter WHERE origin = ?1 AND sequence BETWEEN ?2 AND ?3";
         let mut parts = self.rows_between();

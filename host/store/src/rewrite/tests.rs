@@ -227,7 +227,7 @@ async fn letters(
 }
 
 fn sound(scene: &Scene, what: &str) {
-    let report = check::check(scene.store.path()).unwrap();
+    let report = check::check(scene.store.path().unwrap()).unwrap();
     assert!(report.problems.is_empty(), "{what}: {:?}", report.problems);
 }
 

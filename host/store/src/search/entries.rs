@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
+use crate::sql::{Connection, Row, params};
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row, params};
 
 use super::words::{for_each_text, for_each_word};
 use super::{SearchIndex, WORD_BYTES_MAX};
@@ -26,8 +26,8 @@ pub(super) fn select(index: &SearchIndex, condition: &str) -> String {
 /// Writes entries of an index.
 pub(super) struct Entries<'a> {
     index: &'a SearchIndex,
-    put: rusqlite::CachedStatement<'a>,
-    delete: rusqlite::CachedStatement<'a>,
+    put: crate::sql::Statement<'a>,
+    delete: crate::sql::Statement<'a>,
     words: HashSet<String>,
     text: String,
 }
@@ -36,7 +36,7 @@ impl<'a> Entries<'a> {
     pub(super) fn prepare(
         connection: &'a Connection,
         index: &'a SearchIndex,
-    ) -> Result<Self, rusqlite::Error> {
+    ) -> Result<Self, crate::sql::Error> {
         let fts = index.fts();
         Ok(Self {
             index,
@@ -50,7 +50,7 @@ impl<'a> Entries<'a> {
     }
 
     /// Replaces the entry of a row by its words.
-    pub(super) fn put(&mut self, row: &Row<'_>) -> Result<(), rusqlite::Error> {
+    pub(super) fn put(&mut self, row: &Row<'_>) -> Result<(), crate::sql::Error> {
         self.words.clear();
         for (position, column) in self.index.columns.iter().enumerate() {
             if let ValueRef::Text(text) = row.get_ref(position + 1)?
@@ -69,7 +69,7 @@ impl<'a> Entries<'a> {
             .map(|_| ())
     }
 
-    pub(super) fn delete(&mut self, row: i64) -> Result<(), rusqlite::Error> {
+    pub(super) fn delete(&mut self, row: i64) -> Result<(), crate::sql::Error> {
         self.delete.execute([row]).map(|_| ())
     }
 }

@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior};
+use crate::sql::Kind;
+use crate::sql::{Connection, OptionalExtension as _, Transaction};
 
 use super::entries::{Entries, select};
 use super::{BEGINNING, RETIRED, SearchIndex, all_indexes, begin, disable, fts_name, retire};
@@ -175,7 +176,7 @@ fn next_work(
     connection: &Connection,
     last: i64,
     merged: &BTreeSet<i64>,
-) -> Result<Option<Work>, rusqlite::Error> {
+) -> Result<Option<Work>, crate::sql::Error> {
     let indexes = all_indexes(connection)?;
     if let Some(work) = missing(connection)? {
         return Ok(Some(work));
@@ -202,7 +203,7 @@ fn next_work(
 }
 
 /// The next step that brings words of erased rows closer to their removal.
-fn next_purge(connection: &Connection) -> Result<Option<Work>, rusqlite::Error> {
+fn next_purge(connection: &Connection) -> Result<Option<Work>, crate::sql::Error> {
     for index in all_indexes(connection)? {
         let is_retired = index.table.starts_with(RETIRED);
         if is_retired {
@@ -221,7 +222,7 @@ fn next_purge(connection: &Connection) -> Result<Option<Work>, rusqlite::Error> 
 }
 
 /// A table in which search is turned on and that has no index. A table of a rebuild gets its index when it is created.
-fn missing(connection: &Connection) -> Result<Option<Work>, rusqlite::Error> {
+fn missing(connection: &Connection) -> Result<Option<Work>, crate::sql::Error> {
     connection
         .prepare_cached(
             "SELECT d.table_name FROM _lantern_searched d JOIN _lantern_table t ON t.name = d.table_name
@@ -233,7 +234,7 @@ fn missing(connection: &Connection) -> Result<Option<Work>, rusqlite::Error> {
 }
 
 /// The name of an index whose table no longer exists.
-fn orphan(connection: &Connection, indexes: &[SearchIndex]) -> Result<Option<String>, rusqlite::Error> {
+fn orphan(connection: &Connection, indexes: &[SearchIndex]) -> Result<Option<String>, crate::sql::Error> {
     let mut exists = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)")?;
     for index in indexes.iter().filter(|index| !index.table.starts_with(RETIRED)) {
@@ -244,27 +245,27 @@ fn orphan(connection: &Connection, indexes: &[SearchIndex]) -> Result<Option<Str
     Ok(None)
 }
 
-fn has_changes(connection: &Connection, id: i64) -> Result<bool, rusqlite::Error> {
+fn has_changes(connection: &Connection, id: i64) -> Result<bool, crate::sql::Error> {
     connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM _lantern_search_change WHERE search = ?1)")?
         .query_row([id], |row| row.get(0))
 }
 
-fn is_behind(connection: &Connection, index: &SearchIndex) -> Result<bool, rusqlite::Error> {
+fn is_behind(connection: &Connection, index: &SearchIndex) -> Result<bool, crate::sql::Error> {
     Ok(has_changes(connection, index.id)? || last_row(connection, &index.table)? > index.through)
 }
 
 /// The greatest row number of a table.
-fn last_row(connection: &Connection, table: &str) -> Result<i64, rusqlite::Error> {
+fn last_row(connection: &Connection, table: &str) -> Result<i64, crate::sql::Error> {
     let sql = format!("SELECT max(_rowid_) FROM {}", quote_text(table));
     let last: Option<i64> = connection.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
     Ok(last.unwrap_or(BEGINNING))
 }
 
 /// As [`carry_out`]. Takes a damaged index out of use, so that the next steps build another one.
-fn carry_out_or_retire(connection: &mut Connection, work: &Work) -> Result<bool, rusqlite::Error> {
+fn carry_out_or_retire(connection: &mut Connection, work: &Work) -> Result<bool, crate::sql::Error> {
     let error = match carry_out(connection, work) {
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => error,
+        Err(error) if error.kind() == Kind::Corrupt => error,
         done => return done,
     };
     let (Work::Index(id) | Work::Purge(id) | Work::Merge(id)) = work else {
@@ -279,8 +280,8 @@ fn carry_out_or_retire(connection: &mut Connection, work: &Work) -> Result<bool,
 }
 
 /// Carries out one step. Returns whether there is more of the same.
-fn carry_out(connection: &mut Connection, work: &Work) -> Result<bool, rusqlite::Error> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+fn carry_out(connection: &mut Connection, work: &Work) -> Result<bool, crate::sql::Error> {
+    let transaction = connection.begin()?;
     let has_more = match work {
         Work::Begin(table) => begin_if_missing(&transaction, table).map(|()| false),
         Work::Retire(table) => retire(&transaction, table).map(|()| false),
@@ -294,24 +295,23 @@ fn carry_out(connection: &mut Connection, work: &Work) -> Result<bool, rusqlite:
 }
 
 /// Begins the index of a table, unless the table or the operator's choice has changed since the plan.
-fn begin_if_missing(transaction: &Transaction<'_>, table: &str) -> Result<(), rusqlite::Error> {
+fn begin_if_missing(transaction: &Transaction<'_>, table: &str) -> Result<(), crate::sql::Error> {
     if missing(transaction)? != Some(Work::Begin(table.to_owned())) {
         return Ok(());
     }
     let sql = "SELECT description FROM _lantern_table WHERE name = ?1";
     let description: String = transaction.query_row(sql, [table], |row| row.get(0))?;
-    let description: TableDescription = serde_json::from_str(&description).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
-    })?;
+    let description: TableDescription =
+        serde_json::from_str(&description).map_err(|error| crate::sql::Error::decode(0, error))?;
     begin(transaction, table, &description)
 }
 
-fn find(connection: &Connection, id: i64) -> Result<Option<SearchIndex>, rusqlite::Error> {
+fn find(connection: &Connection, id: i64) -> Result<Option<SearchIndex>, crate::sql::Error> {
     Ok(all_indexes(connection)?.into_iter().find(|index| index.id == id))
 }
 
 /// Indexes changed rows again, and the next rows.
-fn index_some(transaction: &Transaction<'_>, id: i64) -> Result<bool, rusqlite::Error> {
+fn index_some(transaction: &Transaction<'_>, id: i64) -> Result<bool, crate::sql::Error> {
     let Some(mut index) = find(transaction, id)?.filter(|index| !index.table.starts_with(RETIRED)) else {
         return Ok(false);
     };
@@ -331,7 +331,7 @@ fn index_changes(
     transaction: &Transaction<'_>,
     index: &SearchIndex,
     until: Instant,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let changed: Vec<i64> = transaction
         .prepare_cached("SELECT row FROM _lantern_search_change WHERE search = ?1 LIMIT ?2")?
         .query_map([index.id, STEP_ROWS], |row| row.get(0))?
@@ -346,7 +346,7 @@ fn index_changes(
     for number in changed {
         let mut found = rows.query([number])?;
         match found.next()? {
-            Some(row) => entries.put(row)?,
+            Some(row) => entries.put(&row)?,
             None => entries.delete(number)?,
         }
         done.execute([index.id, number])?;
@@ -362,7 +362,7 @@ fn index_next(
     transaction: &Transaction<'_>,
     index: &SearchIndex,
     until: Instant,
-) -> Result<i64, rusqlite::Error> {
+) -> Result<i64, crate::sql::Error> {
     let mut entries = Entries::prepare(transaction, index)?;
     let mut rows = transaction.prepare_cached(&select(index, "_rowid_ > ?1 ORDER BY _rowid_ LIMIT ?2"))?;
     let mut rows = rows.query([index.through, STEP_ROWS])?;
@@ -370,27 +370,27 @@ fn index_next(
     while Instant::now() < until || through == index.through {
         let Some(row) = rows.next()? else { break };
         through = row.get(0)?;
-        entries.put(row)?;
+        entries.put(&row)?;
     }
     Ok(through)
 }
 
 /// Merges parts of an index. Returns whether it did.
-fn merge_some(transaction: &Transaction<'_>, id: i64, pages: i64) -> Result<bool, rusqlite::Error> {
+fn merge_some(transaction: &Transaction<'_>, id: i64, pages: i64) -> Result<bool, crate::sql::Error> {
     if find(transaction, id)?.is_none() {
         return Ok(false);
     }
     let fts = quote_text(&fts_name(id));
-    let before = transaction.total_changes();
+    let before = transaction.changes();
     transaction
         .prepare_cached(&format!("INSERT INTO {fts} ({fts}, rank) VALUES ('merge', ?1)"))?
         .execute([pages])?;
     // The statement itself counts as one change.
-    Ok(transaction.total_changes() - before >= 2)
+    Ok(transaction.changes() - before >= 2)
 }
 
 /// Merges all parts of an index into one, which contains no word of a deleted row. Returns whether there is more to do.
-fn purge_some(transaction: &Transaction<'_>, id: i64) -> Result<bool, rusqlite::Error> {
+fn purge_some(transaction: &Transaction<'_>, id: i64) -> Result<bool, crate::sql::Error> {
     let state: Option<i64> = transaction
         .query_row("SELECT purging FROM _lantern_search WHERE id = ?1", [id], |row| {
             row.get(0)
@@ -408,7 +408,7 @@ fn purge_some(transaction: &Transaction<'_>, id: i64) -> Result<bool, rusqlite::
 }
 
 /// Removes a part of a retired index. Returns whether there is more.
-fn remove_some(transaction: &Transaction<'_>, id: i64) -> Result<bool, rusqlite::Error> {
+fn remove_some(transaction: &Transaction<'_>, id: i64) -> Result<bool, crate::sql::Error> {
     // The background job and an erasure may remove the same index.
     if find(transaction, id)?.is_none() {
         return Ok(false);

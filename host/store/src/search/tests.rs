@@ -42,7 +42,7 @@ async fn an_index_finds_the_rows_that_a_comparison_of_all_rows_finds() {
 
 /// What a check of the database reports about full-text indexes.
 fn problems(world: &World) -> Vec<String> {
-    let problems = check::check(world.scene.store.path()).unwrap().problems;
+    let problems = check::check(world.scene.store.path().unwrap()).unwrap().problems;
     let of_search = problems.into_iter().map(|problem| problem.problem);
     of_search
         .filter(|problem| problem.contains("full-text") || problem.contains("_lantern_search"))
@@ -76,7 +76,7 @@ async fn a_check_reports_an_index_that_differs_from_its_rows() {
             "_lantern_search_1",
         ),
     ] {
-        let connection = rusqlite::Connection::open(world.scene.store.path()).unwrap();
+        let connection = rusqlite::Connection::open(world.scene.store.path().unwrap()).unwrap();
         connection.execute_batch(sql).unwrap();
         let found = problems(&world);
         assert!(
@@ -183,7 +183,14 @@ async fn erased_words_are_no_longer_in_the_file() {
         .await;
     world.index_all().await;
     let contains = |world: &World| {
-        let path = world.scene.store.path().parent().unwrap().join(DATABASE_FILE);
+        let path = world
+            .scene
+            .store
+            .path()
+            .unwrap()
+            .parent()
+            .unwrap()
+            .join(DATABASE_FILE);
         let bytes = std::fs::read(path).unwrap();
         memchr::memmem::find(&bytes, b"zebrafish").is_some()
     };

@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
+use crate::sql::{Connection, OptionalExtension as _, Row};
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::entries::{add_words, select};
 use super::{SearchIndex, fts_name};
@@ -32,7 +32,7 @@ pub(crate) struct IndexDifference {
 pub(crate) fn difference(
     connection: &Connection,
     index: &SearchIndex,
-) -> Result<IndexDifference, rusqlite::Error> {
+) -> Result<IndexDifference, crate::sql::Error> {
     let table = quote_text(&index.table);
     let entries = quote_text(&format!("{}_docsize", fts_name(index.id)));
     let id = index.id;
@@ -56,7 +56,7 @@ pub(crate) fn difference(
     })
 }
 
-fn incomplete(connection: &Connection, index: &SearchIndex) -> Result<u64, rusqlite::Error> {
+fn incomplete(connection: &Connection, index: &SearchIndex) -> Result<u64, crate::sql::Error> {
     let ends = format!(
         "SELECT min(_rowid_), max(_rowid_) FROM {}",
         quote_text(&index.table)
@@ -87,7 +87,9 @@ fn incomplete(connection: &Connection, index: &SearchIndex) -> Result<u64, rusql
         let Some((number, expression)) = found else { break };
         let number: i64 = number;
         if let Some(expression) = expression
-            && !has_words.query_row(rusqlite::params![expression, number], |row| row.get::<_, bool>(0))?
+            && !has_words.query_row(crate::sql::params![expression, number], |row| {
+                row.get::<_, bool>(0)
+            })?
         {
             incomplete += 1;
         }
@@ -100,7 +102,7 @@ fn incomplete(connection: &Connection, index: &SearchIndex) -> Result<u64, rusql
 }
 
 /// The words of a row as an expression of FTS5; none if it has no word.
-fn expression(row: &Row<'_>, index: &SearchIndex) -> Result<Option<String>, rusqlite::Error> {
+fn expression(row: &Row<'_>, index: &SearchIndex) -> Result<Option<String>, crate::sql::Error> {
     let mut words = HashSet::new();
     for (position, column) in index.columns.iter().enumerate() {
         if let ValueRef::Text(text) = row.get_ref(position + 1)?

@@ -1,6 +1,6 @@
 //! How rows are found by their origin: through the segments of a table, or through its index.
 
-use rusqlite::{Connection, params};
+use crate::sql::{Connection, params};
 
 use super::{BLOCK_BITS, SEGMENT_BITS, Touched};
 use crate::apply::{from_sql, to_sql};
@@ -49,7 +49,7 @@ fn segment_rows(segment: &str) -> String {
 }
 
 impl OriginTable {
-    pub(crate) fn find(connection: &Connection, name: &str) -> Result<Self, rusqlite::Error> {
+    pub(crate) fn find(connection: &Connection, name: &str) -> Result<Self, crate::sql::Error> {
         let mut found =
             connection.prepare_cached("SELECT id FROM _lantern_segments WHERE table_name = ?1")?;
         let mut ids = found.query([name])?;
@@ -63,7 +63,7 @@ impl OriginTable {
         })
     }
 
-    pub(crate) fn find_all(connection: &Connection, names: &[String]) -> Result<Vec<Self>, rusqlite::Error> {
+    pub(crate) fn find_all(connection: &Connection, names: &[String]) -> Result<Vec<Self>, crate::sql::Error> {
         names.iter().map(|name| Self::find(connection, name)).collect()
     }
 
@@ -79,7 +79,7 @@ impl OriginTable {
         origin: OriginId,
         first: u64,
         last: u64,
-    ) -> Result<u64, rusqlite::Error> {
+    ) -> Result<u64, crate::sql::Error> {
         let sql = match self.set {
             None => format!("SELECT count(*) {}", self.rows("?1", "?2", "?3")),
             Some(set) => self.count_in_segments(set),
@@ -146,7 +146,7 @@ impl OriginTable {
     }
 
     /// The origins of the table's rows, in ascending order.
-    pub(crate) fn origins(&self, connection: &Connection) -> Result<Vec<i64>, rusqlite::Error> {
+    pub(crate) fn origins(&self, connection: &Connection) -> Result<Vec<i64>, crate::sql::Error> {
         let table = quote_text(&self.name);
         let Some(set) = self.set else {
             return distinct_origins(
@@ -179,7 +179,7 @@ impl OriginTable {
         origin: OriginId,
         (first, last): (u64, u64),
         touched: &mut Touched,
-    ) -> Result<u64, rusqlite::Error> {
+    ) -> Result<u64, crate::sql::Error> {
         let rows = self.rows("?1", "?2", "?3");
         let sql = format!(
             "DELETE FROM {} WHERE _rowid_ IN (SELECT t._rowid_ {rows}) RETURNING _rowid_ >> {SEGMENT_BITS}",
@@ -194,7 +194,7 @@ impl OriginTable {
 }
 
 /// The results of a query for the first origin after another one, each found by a step.
-fn distinct_origins(connection: &Connection, next: &str) -> Result<Vec<i64>, rusqlite::Error> {
+fn distinct_origins(connection: &Connection, next: &str) -> Result<Vec<i64>, crate::sql::Error> {
     let mut next = connection.prepare_cached(next)?;
     let mut origins = Vec::new();
     while let Some(origin) = next.query_row([origins.last().copied().unwrap_or(i64::MIN)], |row| {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::{Connection, params};
+use crate::sql::{Connection, params};
 
 use super::rows::SegmentRows;
 use super::{SEGMENT_BITS, SegmentSet, newest, set_of, stored};
@@ -24,7 +24,7 @@ impl Touched {
     }
 
     /// Writes the summaries of the noted segments. Ignores tables that have indexes instead of segments.
-    pub(crate) fn refresh(self, connection: &Connection) -> Result<(), rusqlite::Error> {
+    pub(crate) fn refresh(self, connection: &Connection) -> Result<(), crate::sql::Error> {
         for (table, segments) in &self.0 {
             if let Some(set) = set_of(connection, table)? {
                 refresh_segments(connection, &set, segments)?;
@@ -40,7 +40,7 @@ fn refresh_segments(
     connection: &Connection,
     set: &SegmentSet,
     changed: &BTreeSet<i64>,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     let newest = newest(connection, &set.table)?;
     let open_before = first_without_summary(connection, set)?;
     let mut rows = SegmentRows::prepare(connection, set)?;
@@ -56,7 +56,7 @@ fn refresh_segments(
 
 /// The first segment with rows after all stored summaries. If the segment that was the newest before a change still is
 /// unchanged, this is it.
-fn first_without_summary(connection: &Connection, set: &SegmentSet) -> Result<Option<i64>, rusqlite::Error> {
+fn first_without_summary(connection: &Connection, set: &SegmentSet) -> Result<Option<i64>, crate::sql::Error> {
     connection
         .prepare_cached(&format!(
             "SELECT min(_rowid_) >> {SEGMENT_BITS} FROM {}
@@ -68,7 +68,7 @@ fn first_without_summary(connection: &Connection, set: &SegmentSet) -> Result<Op
 }
 
 /// Writes the summaries of all segments of a table.
-pub(super) fn refresh_all(connection: &Connection, table: &str) -> Result<(), rusqlite::Error> {
+pub(super) fn refresh_all(connection: &Connection, table: &str) -> Result<(), crate::sql::Error> {
     let Some(set) = set_of(connection, table)? else {
         return Ok(());
     };
@@ -80,7 +80,7 @@ pub(super) fn refresh_all(connection: &Connection, table: &str) -> Result<(), ru
 }
 
 /// Counts the null values of a column that was added to a table with rows.
-pub(super) fn count_as_null(connection: &Connection, set: i64, column: &str) -> Result<(), rusqlite::Error> {
+pub(super) fn count_as_null(connection: &Connection, set: i64, column: &str) -> Result<(), crate::sql::Error> {
     connection
         .execute(
             "INSERT INTO _lantern_segment_facet (segments, segment, \"column\", value, rows)

@@ -1,6 +1,6 @@
 //! The summaries of the segments that a batch completes.
 
-use rusqlite::Connection;
+use crate::sql::Connection;
 use rusqlite::types::ValueRef;
 
 use super::rows::SegmentRows;
@@ -44,7 +44,7 @@ impl TableSums {
 
     /// Stores the summaries of the segments that the added rows complete: of all but the newest. The one that was the newest
     /// before also contains earlier rows, which are read.
-    pub(crate) fn flush(&mut self, connection: &Connection) -> Result<(), rusqlite::Error> {
+    pub(crate) fn flush(&mut self, connection: &Connection) -> Result<(), crate::sql::Error> {
         let mut segments = std::mem::take(&mut self.segments);
         let (Some(first_row), Some((newest, _))) = (self.first_row.take(), segments.pop()) else {
             return Ok(());

@@ -1,6 +1,6 @@
 //! Tests of segments with a real database.
 
-use rusqlite::Connection;
+use crate::sql::Connection;
 
 use super::{OriginTable, Touched};
 use crate::check::check;
@@ -24,7 +24,7 @@ async fn a_batch_stores_the_summaries_of_the_segments_that_it_completes() {
     ] {
         let notes = (after..after + count).map(|n| note(n as i64)).collect();
         scene.store.commit(scene.batch(after, notes)).await.unwrap();
-        assert_eq!(check(scene.store.path()).unwrap().problems, []);
+        assert_eq!(check(scene.store.path().unwrap()).unwrap().problems, []);
         assert_eq!(
             scene.query("SELECT segment, rows, untimed, time_min, time_max FROM _lantern_segment"),
             summaries
@@ -42,8 +42,8 @@ async fn check_reports_each_part_of_a_summary_that_does_not_match_the_rows() {
     let scene = Scene::of(dir.path(), notes_with_facet()).await;
     let notes = (0..3_000).map(|n| note(n % 3)).collect();
     scene.store.commit(scene.batch(0, notes)).await.unwrap();
-    assert_eq!(check(scene.store.path()).unwrap().problems, []);
-    let connection = Connection::open(scene.store.path()).unwrap();
+    assert_eq!(check(scene.store.path().unwrap()).unwrap().problems, []);
+    let connection = Connection::open(scene.store.path().unwrap()).unwrap();
     for damage in [
         "UPDATE _lantern_segment SET rows = rows + 1 WHERE segment = 1",
         "UPDATE _lantern_segment SET time_max = time_max - 1 WHERE segment = 1",
@@ -57,7 +57,7 @@ async fn check_reports_each_part_of_a_summary_that_does_not_match_the_rows() {
         connection
             .execute_batch(&format!("SAVEPOINT damage; {damage}; RELEASE damage"))
             .unwrap();
-        let problems = check(scene.store.path()).unwrap().problems;
+        let problems = check(scene.store.path().unwrap()).unwrap().problems;
         assert!(
             problems
                 .iter()
@@ -117,7 +117,7 @@ async fn summaries_equal_a_recount_after_random_changes() {
                 after += count;
             }
         }
-        assert_eq!(check(scene.store.path()).unwrap().problems, [], "round {round}");
+        assert_eq!(check(scene.store.path().unwrap()).unwrap().problems, [], "round {round}");
     }
     assert!(refused > 0 && expired > 0, "{refused} refused, {expired} expired");
 }
@@ -180,7 +180,7 @@ async fn a_version_that_begins_to_update_rows_replaces_segments_by_indexes() {
     );
     let plan = scene.query("EXPLAIN QUERY PLAN SELECT 1 FROM notes WHERE _origin = 1 AND _sequence = 7");
     assert!(plan.contains("USING COVERING INDEX"), "{plan}");
-    assert_eq!(check(scene.store.path()).unwrap().problems, []);
+    assert_eq!(check(scene.store.path().unwrap()).unwrap().problems, []);
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn a_version_that_changes_facets_counts_the_stored_rows() {
             scene.query("SELECT value, sum(rows) FROM _lantern_segment_facet GROUP BY value"),
             counts
         );
-        assert_eq!(check(scene.store.path()).unwrap().problems, []);
+        assert_eq!(check(scene.store.path().unwrap()).unwrap().problems, []);
         scene.store.close().await;
     }
 }
@@ -222,14 +222,14 @@ async fn a_segment_becomes_the_newest_again_when_the_rows_after_it_are_gone() {
 
     let rows = (0..100).map(|n| tagged(n, 3 * day, "b")).collect();
     scene.store.commit(scene.batch(3_000, rows)).await.unwrap();
-    assert_eq!(check(scene.store.path()).unwrap().problems, []);
+    assert_eq!(check(scene.store.path().unwrap()).unwrap().problems, []);
     let rows = (0..2_000).map(|n| tagged(n, 4 * day, "c")).collect();
     scene.store.commit(scene.batch(3_100, rows)).await.unwrap();
     assert_eq!(
         scene.query("SELECT segment, rows FROM _lantern_segment"),
         "0 1023; 1 1024"
     );
-    assert_eq!(check(scene.store.path()).unwrap().problems, []);
+    assert_eq!(check(scene.store.path().unwrap()).unwrap().problems, []);
 }
 
 /// The migration removes the summaries that earlier versions stored for the newest segments.
@@ -239,7 +239,7 @@ async fn a_database_of_an_earlier_version_is_continued() {
     let scene = Scene::of(dir.path(), tagged_notes(Role::Facet, OnConflict::Ignore)).await;
     let rows = (0..3_000).map(|n| tagged(n, n, "a")).collect();
     scene.store.commit(scene.batch(0, rows)).await.unwrap();
-    let path = scene.store.path().to_owned();
+    let path = scene.store.path().unwrap().to_owned();
     scene.store.close().await;
     let connection = Connection::open(path).unwrap();
     connection
@@ -256,14 +256,14 @@ async fn a_database_of_an_earlier_version_is_continued() {
     drop(connection);
 
     let scene = Scene::of(dir.path(), tagged_notes(Role::Facet, OnConflict::Ignore)).await;
-    assert_eq!(check(scene.store.path()).unwrap().problems, []);
+    assert_eq!(check(scene.store.path().unwrap()).unwrap().problems, []);
     let rows = (3_000..4_000).map(|n| tagged(n, n, "b")).collect();
     scene.store.commit(scene.batch(3_000, rows)).await.unwrap();
     assert_eq!(
         scene.query("SELECT segment, rows FROM _lantern_segment"),
         "0 1023; 1 1024; 2 1024"
     );
-    assert_eq!(check(scene.store.path()).unwrap().problems, []);
+    assert_eq!(check(scene.store.path().unwrap()).unwrap().problems, []);
 }
 
 /// Both write the rows to a new file. Row numbers stay, because a table with segments has an index.
@@ -276,9 +276,9 @@ async fn summaries_describe_a_compacted_file_and_a_copy() {
     scene.expire_all(1, Timestamp(24 * 60 * 60 * 1_000_000 + 2)).await;
     assert_eq!(scene.query("SELECT count(*) FROM notes"), "1800");
 
-    let connection = Connection::open(scene.store.path()).unwrap();
+    let connection = Connection::open(scene.store.path().unwrap()).unwrap();
     connection.execute_batch("VACUUM").unwrap();
-    assert_eq!(check(scene.store.path()).unwrap().problems, []);
+    assert_eq!(check(scene.store.path().unwrap()).unwrap().problems, []);
     let copy = dir.path().join("copy.db");
     connection
         .execute("VACUUM INTO ?1", [copy.to_str().unwrap()])
@@ -293,7 +293,7 @@ async fn statements_that_find_rows_by_origin_search_segments_or_the_index() {
     let scene = Scene::of(dir.path(), tagged_notes(Role::Facet, OnConflict::Ignore)).await;
     let rows = (0..3_000).map(|n| tagged(n, n, "a")).collect();
     scene.store.commit(scene.batch(0, rows)).await.unwrap();
-    let connection = Connection::open(scene.store.path()).unwrap();
+    let connection = Connection::open(scene.store.path().unwrap()).unwrap();
     for (name, access) in [
         ("notes", "SEARCH t USING INTEGER PRIMARY KEY"),
         ("orders", "SEARCH t USING INDEX"),

@@ -1,6 +1,6 @@
 //! Compares the stored summaries of a table with its rows.
 
-use rusqlite::Connection;
+use crate::sql::Connection;
 
 use super::rows::SegmentRows;
 use super::summary::Summary;
@@ -19,7 +19,7 @@ pub(crate) struct Difference {
 pub(crate) fn differences(
     connection: &Connection,
     set: &SegmentSet,
-) -> Result<Vec<Difference>, rusqlite::Error> {
+) -> Result<Vec<Difference>, crate::sql::Error> {
     let newest = newest(connection, &set.table)?;
     let mut rows = SegmentRows::prepare(connection, set)?;
     let mut found = Vec::new();
@@ -35,7 +35,7 @@ pub(crate) fn differences(
 }
 
 /// The numbers of all segments that have rows or an entry.
-fn numbers(connection: &Connection, set: &SegmentSet) -> Result<Vec<i64>, rusqlite::Error> {
+fn numbers(connection: &Connection, set: &SegmentSet) -> Result<Vec<i64>, crate::sql::Error> {
     let id = set.id;
     // Each step finds the next row by its number.
     let sql = format!(

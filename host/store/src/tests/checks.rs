@@ -19,7 +19,7 @@ async fn read_in_two_epochs(dir: &std::path::Path, count: i64, same_times: bool)
             .await
             .expect("epoch");
     }
-    check::check(scene.store.path()).expect("checked")
+    check::check(scene.store.path().unwrap()).expect("checked")
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn several_rows_of_one_message_count_as_one_message() {
         let next = scene.store.sources().begin_epoch(first_epoch());
         scene.attached = next.await.expect("epoch");
     }
-    let report = check::check(scene.store.path()).expect("checked");
+    let report = check::check(scene.store.path().unwrap()).expect("checked");
     let likely = "4 messages have the same rows in both";
     assert!(
         report.unverified.iter().any(|note| note.contains(likely)),
@@ -95,7 +95,7 @@ async fn a_dead_letter_in_two_epochs_is_a_problem() {
             .await
             .expect("epoch");
     }
-    let report = check::check(scene.store.path()).expect("checked");
+    let report = check::check(scene.store.path().unwrap()).expect("checked");
     assert_eq!(report.problems.len(), 1, "{report:?}");
     assert!(report.problems[0].problem.contains("message 2"), "{report:?}");
 }
@@ -174,11 +174,11 @@ async fn check_finds_manual_changes() {
             .await
             .expect("commit");
         sound(&scene.store);
-        rusqlite::Connection::open(scene.store.path())
+        rusqlite::Connection::open(scene.store.path().unwrap())
             .unwrap()
             .execute_batch(harm)
             .unwrap();
-        let problems = check(scene.store.path()).expect("check").problems;
+        let problems = check(scene.store.path().unwrap()).expect("check").problems;
         assert!(
             problems.iter().any(|problem| problem.to_string().contains(words)),
             "{harm}: {problems:?}"
@@ -191,7 +191,7 @@ async fn check_reports_what_it_cannot_verify() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::open(dir.path()).await;
     let all = || {
-        let report = check(scene.store.path()).unwrap();
+        let report = check(scene.store.path().unwrap()).unwrap();
         [report.unverified_values(), report.unverified].concat()
     };
     assert_eq!(all().len(), 1, "only the merging table: {:?}", all());
@@ -204,7 +204,7 @@ async fn check_reports_what_it_cannot_verify() {
         .expire(table, Timestamp::now())
         .await
         .unwrap();
-    let report = check(scene.store.path()).unwrap();
+    let report = check(scene.store.path().unwrap()).unwrap();
     assert_eq!(report.problems, []);
     for words in [
         "the values in the tables",
@@ -226,9 +226,9 @@ async fn check_reports_what_it_cannot_verify() {
     assert_eq!(counts, [("notes", 0, 1), ("orders", 1, 0)]);
 
     // A row that was deleted from a table whose writes merge is detected by the number of rows.
-    let connection = rusqlite::Connection::open(scene.store.path()).unwrap();
+    let connection = rusqlite::Connection::open(scene.store.path().unwrap()).unwrap();
     connection.execute("DELETE FROM orders", []).unwrap();
-    let problems = check(scene.store.path()).unwrap().problems;
+    let problems = check(scene.store.path().unwrap()).unwrap().problems;
     assert!(problems[0].problem.contains("1 row is missing"), "{problems:?}");
 }
 
@@ -236,14 +236,14 @@ async fn check_reports_what_it_cannot_verify() {
 async fn check_rejects_a_database_of_another_version_and_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::open(dir.path()).await;
-    let connection = rusqlite::Connection::open(scene.store.path()).unwrap();
+    let connection = rusqlite::Connection::open(scene.store.path().unwrap()).unwrap();
     let known: i64 = connection
         .query_row("SELECT max(version) FROM _sqlx_migrations", [], |row| row.get(0))
         .unwrap();
     let set = |version: i64| {
         let sql = "UPDATE _sqlx_migrations SET version = ?1 WHERE version = (SELECT max(version) FROM _sqlx_migrations)";
         connection.execute(sql, [version]).unwrap();
-        check(scene.store.path()).unwrap_err().to_string()
+        check(scene.store.path().unwrap()).unwrap_err().to_string()
     };
     let newer = set(known + 1);
     let words = format!(
@@ -265,7 +265,7 @@ async fn a_damaged_database_is_rejected_at_start() {
         .commit(scene.batch(0, (0..500).map(note).collect()))
         .await
         .expect("commit");
-    let path = scene.store.path().to_owned();
+    let path = scene.store.path().unwrap().to_owned();
     scene.store.close().await;
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     for page in 3..20 {

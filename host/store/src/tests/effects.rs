@@ -192,7 +192,7 @@ async fn a_rejected_row_does_not_affect_other_batches_of_its_transaction() {
         Outcome::Rows(vec![row])
     };
     // While another process holds the lock, all of them wait, and go into one transaction.
-    let other = rusqlite::Connection::open(scene.store.path()).unwrap();
+    let other = rusqlite::Connection::open(scene.store.path().unwrap()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut answers = Vec::new();
     for (after, outcomes) in [

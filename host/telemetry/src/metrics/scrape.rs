@@ -17,7 +17,8 @@ use lantern_model::status::{ProjectionState, Registry, Status, StreamReplica};
 /// Metrics that are read at each scrape.
 pub(super) struct ScrapeCollector {
     pub(super) projections: Registry,
-    pub(super) database: PathBuf,
+    /// The database file; none if the tables are at a server.
+    pub(super) database: Option<PathBuf>,
     pub(super) flags: Arc<Flags>,
 }
 
@@ -142,7 +143,8 @@ impl Collector for ScrapeCollector {
         encode_sources(&mut encoder, &projections)?;
         encode_states(&mut encoder, &projections)?;
         encode_replicas(&mut encoder, &projections)?;
-        let wal = with_suffix(&self.database, "-wal");
+        let file = self.database.as_deref();
+        let log = file.map(|file| with_suffix(file, "-wal"));
         let single = [
             (
                 "broker_connected",
@@ -157,9 +159,13 @@ impl Collector for ScrapeCollector {
             (
                 "database_bytes",
                 "Size of the database file",
-                file_bytes(&self.database),
+                file.and_then(file_bytes),
             ),
-            ("wal_bytes", "Size of the write-ahead log", file_bytes(&wal)),
+            (
+                "wal_bytes",
+                "Size of the write-ahead log",
+                log.as_deref().and_then(file_bytes),
+            ),
         ];
         encode_gauges(&mut encoder, single)?;
         let lost = ConstCounter::new(log::lost_lines());

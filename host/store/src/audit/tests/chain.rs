@@ -21,7 +21,7 @@ async fn filled(dir: &Path) -> std::path::PathBuf {
     ] {
         store.append_audit(entry(action, outcome)).await.unwrap();
     }
-    let path = store.path().to_owned();
+    let path = store.path().unwrap().to_owned();
     close(store, reader).await;
     path
 }

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use crate::sql::Connection;
 
 use super::super::rows::pager;
 use super::super::snapshot::Snapshot;
@@ -75,7 +75,7 @@ fn long() -> String {
 
 fn create(path: &PathBuf, arrival: Arrival, random: &mut Random) {
     let mut connection = Connection::open(path).unwrap();
-    connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+    connection.execute_batch("PRAGMA journal_mode = WAL").unwrap();
     connection
         .execute_batch(&format!(
             "{}{}{}{}
@@ -115,7 +115,7 @@ fn create(path: &PathBuf, arrival: Arrival, random: &mut Random) {
 }
 
 fn insert_rows(connection: &mut Connection, arrival: Arrival, random: &mut Random) {
-    let transaction = connection.transaction().unwrap();
+    let transaction = connection.begin().unwrap();
     for row in 1..=ROWS {
         let at = match arrival {
             Arrival::Ordered => row * SECOND,
@@ -133,7 +133,7 @@ fn insert_rows(connection: &mut Connection, arrival: Arrival, random: &mut Rando
         transaction
             .prepare_cached("INSERT INTO plain VALUES (1, ?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")
             .unwrap()
-            .execute(rusqlite::params![
+            .execute(crate::sql::params![
                 row,
                 format!("pc {}", random.below(40)),
                 (!random.one_in(40)).then_some(at),
@@ -422,7 +422,7 @@ async fn segments_and_indexes_return_the_same_answers_for_rows_in_no_order() {
 /// Reads all pages of a query. With no time, a page ends after the first segment.
 fn read_all(scene: &Scene, query: &RowQuery, time: Duration) -> Option<(Vec<i64>, usize)> {
     let connection = Connection::open(&scene.path).unwrap();
-    super::super::text::register(&connection, Default::default()).unwrap();
+    super::super::text::register(connection.sqlite().unwrap(), Default::default()).unwrap();
     let mut query = query.clone();
     let (mut rows, mut pages) = (Vec::new(), 0);
     loop {

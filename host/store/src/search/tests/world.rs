@@ -140,7 +140,7 @@ impl World {
     pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let scene = Scene::of(dir.path(), manifest()).await;
-        let reader = Reader::open(scene.store.path()).await.unwrap();
+        let reader = Reader::open(scene.store.path().unwrap()).await.unwrap();
         Self {
             _dir: dir,
             scene,
@@ -233,7 +233,7 @@ impl World {
     /// The same from a comparison of all rows.
     pub(super) fn compared(&self, table: &str, selection: &Selection, order: &str) -> Vec<i64> {
         let search = selection.search.as_ref().unwrap();
-        let connection = rusqlite::Connection::open(self.scene.store.path()).unwrap();
+        let connection = rusqlite::Connection::open(self.scene.store.path().unwrap()).unwrap();
         let ids = selection
             .conditions
             .first()

@@ -1,0 +1,188 @@
+//! Where the tables are: in a file of SQLite, or in a database of a PostgreSQL server.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use tokio::runtime::Handle;
+
+use super::sql::postgres::{SCHEMA, Session, SessionOptions};
+use super::{Synchronous, sql};
+
+/// Where the tables are.
+#[derive(Clone, Debug)]
+pub enum Location {
+    /// A database file.
+    Sqlite(PathBuf),
+    /// A database of a PostgreSQL server.
+    Postgres(Server),
+}
+
+impl Location {
+    /// The database file; none for a server.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite(path) => Some(path),
+            Self::Postgres(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => path.display().fmt(formatter),
+            Self::Postgres(server) => server.fmt(formatter),
+        }
+    }
+}
+
+/// The address of a database of a PostgreSQL server, such as `postgres://user:password@host/database`. Its text never
+/// contains the password.
+#[derive(Clone)]
+pub struct Server {
+    config: tokio_postgres::Config,
+    /// The address without the password.
+    shown: String,
+}
+
+/// Why an address is not one of a PostgreSQL server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServerError {
+    /// It has another form.
+    #[error("the address begins with postgres:// or postgresql://")]
+    Scheme,
+    /// The reason of the parser.
+    #[error("the address of the PostgreSQL server cannot be parsed: {0}")]
+    Syntax(String),
+    /// It names no database.
+    #[error("the address of the PostgreSQL server names no database, such as postgres://host/lantern")]
+    NoDatabase,
+}
+
+impl FromStr for Server {
+    type Err = ServerError;
+
+    fn from_str(text: &str) -> Result<Self, ServerError> {
+        let is_address = ["postgres://", "postgresql://"]
+            .iter()
+            .any(|scheme| text.starts_with(scheme));
+        if !is_address {
+            return Err(ServerError::Scheme);
+        }
+        let config: tokio_postgres::Config = text
+            .parse()
+            .map_err(|error: tokio_postgres::Error| ServerError::Syntax(reason(&error)))?;
+        let Some(database) = config.get_dbname() else {
+            return Err(ServerError::NoDatabase);
+        };
+        let hosts: Vec<String> = config.get_hosts().iter().map(host_text).collect();
+        let user = config
+            .get_user()
+            .map(|user| format!("{user}@"))
+            .unwrap_or_default();
+        let ports: Vec<String> = config.get_ports().iter().map(|port| format!(":{port}")).collect();
+        let shown = format!(
+            "postgres://{user}{}{}/{database}",
+            hosts.join(","),
+            ports.first().map_or("", String::as_str)
+        );
+        Ok(Self { config, shown })
+    }
+}
+
+fn reason(error: &tokio_postgres::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+fn host_text(host: &tokio_postgres::config::Host) -> String {
+    match host {
+        tokio_postgres::config::Host::Tcp(name) => name.clone(),
+        tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shown.fmt(formatter)
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Server").field(&self.shown).finish()
+    }
+}
+
+impl Server {
+    /// A session that changes the database. A transaction that waits for a lock, for its statement or for its owner longer
+    /// than these limits ends, so that a host that hangs does not keep locks (ADR 20).
+    pub(super) fn open_writer(
+        &self,
+        runtime: &Handle,
+        synchronous: Synchronous,
+    ) -> Result<Session, sql::Error> {
+        let commit = match synchronous {
+            Synchronous::Normal => "off",
+            Synchronous::Full => "on",
+        };
+        self.open(
+            runtime,
+            "lantern-writer",
+            format!(
+                "SET search_path = {SCHEMA}; SET synchronous_commit = {commit}; SET lock_timeout = '2s';
+                 SET statement_timeout = '30s'; SET idle_in_transaction_session_timeout = '5s';
+                 SET client_min_messages = warning"
+            ),
+        )
+    }
+
+    /// A session that cannot change the database.
+    pub(super) fn open_reader(&self) -> Result<Session, sql::Error> {
+        self.open(
+            &Handle::current(),
+            "lantern-reader",
+            format!(
+                "SET search_path = {SCHEMA}; SET default_transaction_read_only = on;
+                 SET idle_in_transaction_session_timeout = '60s'"
+            ),
+        )
+    }
+
+    fn open(&self, runtime: &Handle, name: &str, setup: String) -> Result<Session, sql::Error> {
+        Session::open(
+            runtime,
+            &SessionOptions {
+                config: self.config.clone(),
+                application_name: name.to_owned(),
+                setup,
+            },
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_an_address_has_no_password() {
+        let server: Server = "postgres://lantern:s3cret@db.example:5433/events?connect_timeout=3"
+            .parse()
+            .unwrap();
+        assert_eq!(server.to_string(), "postgres://lantern@db.example:5433/events");
+        assert!(!format!("{server:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn an_address_of_another_form_is_rejected_with_a_reason() {
+        for (text, expected) in [
+            ("mysql://host/x", ServerError::Scheme),
+            ("postgres://host", ServerError::NoDatabase),
+        ] {
+            assert_eq!(text.parse::<Server>().unwrap_err(), expected, "{text}");
+        }
+        let error = "postgres://host:port/x".parse::<Server>().unwrap_err();
+        assert!(matches!(error, ServerError::Syntax(_)), "{error}");
+    }
+}

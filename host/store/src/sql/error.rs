@@ -1,0 +1,158 @@
+//! Errors of both engines.
+
+use rusqlite::ErrorCode;
+use tokio_postgres::error::SqlState;
+
+/// Why a statement failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// SQLite reports it.
+    #[error(transparent)]
+    Sqlite(rusqlite::Error),
+    /// The PostgreSQL server or the connection to it reports it.
+    #[error("{}", describe(.0))]
+    Postgres(#[source] Box<tokio_postgres::Error>),
+    /// A stored value does not have the expected form.
+    #[error("cannot read column {column} of a result: {reason}")]
+    Decode {
+        /// The number of the column, beginning at zero.
+        column: usize,
+        /// The reason.
+        reason: String,
+    },
+    /// A value cannot be stored.
+    #[error("{0}")]
+    Encode(String),
+    /// The statement returned no row.
+    #[error("the query returned no row")]
+    NoRows,
+    /// The read exceeded its time, or its caller has gone.
+    #[error("the read was interrupted")]
+    Interrupted,
+    /// The thread of the read panicked, or the host is stopping.
+    #[error("the read ended without a result")]
+    Aborted,
+    /// A later version of Lantern changed the host's tables.
+    #[error("the database has schema version {applied}, and this version of Lantern knows {known}")]
+    Newer {
+        /// The version of the database.
+        applied: i64,
+        /// The newest version that this program knows.
+        known: i64,
+    },
+    /// The function does not exist for PostgreSQL yet.
+    #[error("{0} is not available with PostgreSQL")]
+    Unsupported(&'static str),
+}
+
+/// What an error means for the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Another process or transaction holds a lock; the same statement may succeed later.
+    Busy,
+    /// The statement was interrupted.
+    Interrupted,
+    /// The written data causes it, and would cause it again.
+    Refused,
+    /// A sum is outside the range of its column.
+    OutOfRange,
+    /// The database file is damaged.
+    Corrupt,
+    /// No space is left.
+    Full,
+    /// Any other.
+    Other,
+}
+
+impl Error {
+    /// A stored value does not have the expected form.
+    pub(crate) fn decode(column: usize, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Decode {
+            column,
+            source: source.into(),
+        }
+    }
+
+    /// A value cannot be stored.
+    pub(crate) fn encode(reason: impl ToString) -> Self {
+        Self::Encode(reason.to_string())
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Sqlite(error) => kind_of_sqlite(error),
+            Self::Postgres(error) => error.code().map_or(Kind::Other, kind_of_state),
+            Self::Interrupted => Kind::Interrupted,
+            _ => Kind::Other,
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        match error {
+            rusqlite::Error::QueryReturnedNoRows => Self::NoRows,
+            error => Self::Sqlite(error),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(Box::new(error))
+    }
+}
+
+/// The message of the server with its code, or the error of the connection with its cause: the text of
+/// `tokio_postgres::Error` alone names neither.
+fn describe(error: &tokio_postgres::Error) -> String {
+    if let Some(reported) = error.as_db_error() {
+        return format!("{} (SQLSTATE {})", reported.message(), reported.code().code());
+    }
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+fn kind_of_sqlite(error: &rusqlite::Error) -> Kind {
+    let extended_code = error.sqlite_error().map(|error| error.extended_code);
+    if extended_code == Some(rusqlite::ffi::SQLITE_CONSTRAINT_DATATYPE) {
+        return Kind::OutOfRange;
+    }
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Kind::Busy,
+        Some(ErrorCode::OperationInterrupted) => Kind::Interrupted,
+        Some(
+            ErrorCode::ConstraintViolation
+            | ErrorCode::TypeMismatch
+            | ErrorCode::TooBig
+            | ErrorCode::ParameterOutOfRange,
+        ) => Kind::Refused,
+        Some(ErrorCode::DatabaseCorrupt) => Kind::Corrupt,
+        Some(ErrorCode::DiskFull) => Kind::Full,
+        _ => Kind::Other,
+    }
+}
+
+/// The classes 22 (data), 23 (constraints) and 54 (limits, such as the size of an index entry) depend on the written data.
+fn kind_of_state(state: &SqlState) -> Kind {
+    let code = state.code();
+    if *state == SqlState::NUMERIC_VALUE_OUT_OF_RANGE {
+        return Kind::OutOfRange;
+    }
+    match code.get(..2) {
+        _ if *state == SqlState::QUERY_CANCELED => Kind::Interrupted,
+        _ if *state == SqlState::LOCK_NOT_AVAILABLE
+            || *state == SqlState::T_R_DEADLOCK_DETECTED
+            || *state == SqlState::T_R_SERIALIZATION_FAILURE =>
+        {
+            Kind::Busy
+        }
+        _ if *state == SqlState::DISK_FULL => Kind::Full,
+        Some("22" | "23" | "54") => Kind::Refused,
+        Some("XX") => Kind::Corrupt,
+        _ => Kind::Other,
+    }
+}

@@ -1,0 +1,60 @@
+//! A session of a PostgreSQL server behind the interface of [`super::Connection`]. The callers run on threads of their own
+//! (the writer, the readers), so each call blocks until the server has answered.
+
+mod dialect;
+mod session;
+mod values;
+
+use super::{Connection, Error};
+
+pub(crate) use session::{Rows, Session, SessionOptions, Statement};
+
+/// The schema that holds the host's tables and those of the plugins. The names of the host's tables begin with `_lantern_`,
+/// which no plugin can declare, so one schema is enough.
+pub(crate) const SCHEMA: &str = "lantern";
+
+/// The statement of [`super::Connection::has_relation`].
+pub(super) const HAS_RELATION: &str = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'lantern' AND c.relname = ?1)";
+
+/// The migrations of the host's own tables, in order. A released one does not change.
+const MIGRATIONS: [&str; 1] = [include_str!(
+    "../../../../migrations/postgres/0001_host_tables.sql"
+)];
+
+/// The key of the lock that serialises the migrations of hosts that start at the same time.
+const MIGRATION_LOCK: i64 = 0x6c61_6e74_6572_6e01;
+
+/// Creates the schema and the host's own tables, or applies the missing migrations, in one transaction.
+///
+/// # Errors
+/// [`Error::Newer`] if a later version of Lantern changed the tables, and those of the server.
+pub(crate) fn migrate(connection: &mut Connection) -> Result<(), Error> {
+    let transaction = connection.begin()?;
+    transaction.query_row("SELECT pg_advisory_xact_lock(?1)", [MIGRATION_LOCK], |_| Ok(()))?;
+    transaction.execute_batch(&format!(
+        "CREATE SCHEMA IF NOT EXISTS {SCHEMA};
+         CREATE TABLE IF NOT EXISTS _lantern_migration (version BIGINT PRIMARY KEY, applied_at TIMESTAMPTZ NOT NULL)"
+    ))?;
+    let applied: i64 = transaction.query_row(
+        "SELECT coalesce(max(version), 0) FROM _lantern_migration",
+        [],
+        |row| row.get(0),
+    )?;
+    let known = MIGRATIONS.len() as i64;
+    if applied > known {
+        return Err(Error::Newer { applied, known });
+    }
+    for (version, text) in (1_i64..)
+        .zip(MIGRATIONS)
+        .filter(|(version, _)| *version > applied)
+    {
+        transaction.execute_batch(text)?;
+        transaction.execute(
+            "INSERT INTO _lantern_migration (version, applied_at) VALUES (?1, now())",
+            [version],
+        )?;
+    }
+    transaction.commit()
+}
