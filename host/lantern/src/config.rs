@@ -204,6 +204,8 @@ pub struct StoreSettings {
     pub reserve_bytes: u64,
     /// Least time between two commits of live batches.
     pub commit_delay: Duration,
+    /// The PostgreSQL server that has the tables; none for a file.
+    pub server: Option<lantern_store::Server>,
 }
 
 /// Settings of the log.

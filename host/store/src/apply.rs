@@ -2,6 +2,8 @@
 //! transaction; the writer does.
 
 mod ledger;
+mod row_writer;
+mod server;
 mod writes;
 
 use crate::sql::{Connection, OptionalExtension, params};
@@ -12,7 +14,7 @@ use super::connection::is_refusal;
 use super::forget;
 use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Timestamp};
 use ledger::{write_gap, write_ledger};
-use writes::{Writes, write_one};
+use row_writer::RowWriter;
 
 /// Messages whose rows the database rejected, with the reason.
 pub(super) type Refused = Vec<(u64, String)>;
@@ -93,7 +95,7 @@ pub(super) fn apply(
     }
     write_ledger(connection, commit, counts, now)?;
     let anchors = anchors::advance(&before, &commit.through, &commit.entries);
-    write_checkpoint(connection, commit.origin, &commit.through, &anchors, now)?;
+    write_checkpoint(connection, commit, &anchors, now)?;
     Ok(Applied {
         counts,
         effects,
@@ -117,17 +119,30 @@ fn write_rows(
             &mut commit.entries,
         )?);
     }
-    let mut writes = Writes::prepare(connection, &commit.plugin)?;
-    for entry in &commit.entries {
-        writes.write_entry(origin, entry).map_err(|error| {
-            if is_refusal(&error) {
-                ApplyError::Refused
-            } else {
-                ApplyError::Sqlite(error)
-            }
-        })?;
+    let written = match connection {
+        Connection::Sqlite(_) => write_in_order(connection, &commit.plugin, origin, &commit.entries),
+        Connection::Postgres(session) => {
+            server::write_batch(session, &commit.plugin, origin, &commit.entries)
+        }
+    };
+    match written {
+        Ok(effects) => Ok((effects, Vec::new())),
+        Err(error) if is_refusal(&error) => Err(ApplyError::Refused),
+        Err(error) => Err(ApplyError::Sqlite(error)),
     }
-    Ok((writes.finish()?, Vec::new()))
+}
+
+fn write_in_order(
+    connection: &Connection,
+    plugin: &Adopted,
+    origin: OriginId,
+    entries: &[Entry],
+) -> Result<Vec<RowEffects>, crate::sql::Error> {
+    let mut writes = RowWriter::prepare(connection, plugin)?;
+    for entry in entries {
+        writes.write_entry(origin, entry)?;
+    }
+    writes.finish()
 }
 
 /// Writes rows with a savepoint around each message. When the database rejects a row, the outcome of its message
@@ -140,10 +155,10 @@ pub(super) fn write_isolated(
     origin: OriginId,
     entries: &mut [Entry],
 ) -> Result<(Vec<RowEffects>, Refused), crate::sql::Error> {
-    let mut writes = Writes::prepare(connection, plugin)?;
+    let mut writes = RowWriter::prepare(connection, plugin)?;
     let mut refused = Vec::new();
     for entry in entries {
-        let reason = write_one(&mut writes, origin, entry)?;
+        let reason = writes.write_isolated(connection, origin, entry)?;
         refused.extend(reason.map(|reason| (entry.delivery.sequence, reason)));
     }
     Ok((writes.finish()?, refused))
@@ -157,8 +172,8 @@ pub(super) fn write_alone(
     origin: OriginId,
     entry: &mut Entry,
 ) -> Result<RowEffects, crate::sql::Error> {
-    let mut writes = Writes::prepare(connection, plugin)?;
-    write_one(&mut writes, origin, entry)?;
+    let mut writes = RowWriter::prepare(connection, plugin)?;
+    writes.write_isolated(connection, origin, entry)?;
     Ok(total(&writes.finish()?))
 }
 
@@ -205,8 +220,7 @@ pub(super) fn write_dead_letter(
         } = entry.delivery;
         return forget::insert_letter(connection, origin, version, sequence, published_ns, now);
     }
-    let headers =
-        serde_json::to_string(&entry.delivery.headers).map_err(|error| crate::sql::Error::encode(error))?;
+    let headers = serde_json::to_string(&entry.delivery.headers).map_err(crate::sql::Error::encode)?;
     connection
         .prepare_cached(
             "INSERT INTO _lantern_dead_letter (origin, sequence, plugin_version, class, reason, subject,
@@ -249,28 +263,34 @@ pub(super) fn read_checkpoint(
         .optional()
 }
 
+/// Replaces the checkpoint that the batch continues. It was read at the start of the batch; at a server, another program
+/// may have changed it since.
 fn write_checkpoint(
     connection: &Connection,
-    origin: OriginId,
-    mark: &Mark,
+    commit: &Commit,
     anchors: &[Anchor],
     now: Timestamp,
 ) -> Result<(), crate::sql::Error> {
-    connection
+    let mark = &commit.through;
+    let replaced = connection
         .prepare_cached(
             "UPDATE _lantern_checkpoint SET sequence = ?2, published_ns = ?3, payload_sha256 = ?4, anchors = ?5,
                  committed_at = ?6
-             WHERE origin = ?1",
+             WHERE origin = ?1 AND sequence = ?7",
         )?
         .execute(params![
-            origin.0,
+            commit.origin.0,
             to_sql(mark.sequence),
             mark.published_ns,
             mark.payload_sha256.as_ref().map(<[u8; 32]>::as_slice),
             anchors::encode(anchors),
-            now.0
-        ])
-        .map(|_| ())
+            now.0,
+            to_sql(commit.after)
+        ])?;
+    match replaced {
+        1 => Ok(()),
+        _ => Err(crate::sql::Error::CheckpointMoved),
+    }
 }
 
 /// A count or a sequence as SQLite stores it. JetStream sequences stay far below 2^63.

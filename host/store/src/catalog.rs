@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::sql::{Connection, OptionalExtension, Transaction, params};
+use crate::sql::{Connection, Engine, OptionalExtension, Transaction, params};
 
 use super::commit::{Adopted, VersionId};
 use super::description::{ColumnDescription, TableDescription};
@@ -99,7 +99,7 @@ pub(super) fn adopt(
     // After the database was deleted under a running host, this records what runs.
     transaction.execute(
         "INSERT INTO _lantern_installation (plugin, active, changed_at) VALUES (?1, ?2, ?3)
-         ON CONFLICT (plugin) DO UPDATE SET active = coalesce(active, excluded.active)",
+         ON CONFLICT (plugin) DO UPDATE SET active = coalesce(_lantern_installation.active, excluded.active)",
         params![adoption.manifest.name.as_str(), adopted.version.0, adoption.at.0],
     )?;
     transaction.commit()?;
@@ -123,12 +123,13 @@ impl Layout {
         manifest: &Manifest,
         table: &Table,
     ) -> Result<(), crate::sql::Error> {
-        if self == Self::Segments && segments::suits(manifest, table) {
+        let may_have_segments = self == Self::Segments && transaction.engine() == Engine::Sqlite;
+        if may_have_segments && segments::suits(manifest, table) {
             run(transaction, &statement::create_segmented_table(table))?;
             let description = TableDescription::from(table);
             return segments::begin(transaction, table.name.as_str(), &description);
         }
-        run(transaction, &statement::create_table(table))
+        run(transaction, &statement::create_table(table, transaction.engine()))
     }
 }
 
@@ -151,7 +152,7 @@ pub(super) fn adopt_in(
                 });
             }
             Some((_, stored)) if table_exists(transaction, table)? => {
-                match additions(&stored, table, returns) {
+                match additions(&stored, table, returns, transaction.engine()) {
                     Ok(statements) => run(transaction, &statements)?,
                     Err(differences) => refusals.extend(differences.into_iter().map(StoreRefusal::from)),
                 }
@@ -181,7 +182,7 @@ pub(super) fn adopt_in(
     let statements: Vec<String> = manifest
         .writes
         .iter()
-        .map(|write| statement::insert(manifest, write))
+        .map(|write| statement::insert(manifest, write, transaction.engine()))
         .collect();
     Ok(Adopted {
         version,
@@ -257,7 +258,12 @@ fn table_exists(transaction: &Transaction<'_>, table: &Table) -> Result<bool, cr
 /// The statements that change a stored table to the present declaration, or the differences that prevent it. A version
 /// that `returns` need not declare columns that were added later, and no version those that the active one does not
 /// declare.
-fn additions(stored: &TableDescription, table: &Table, returns: bool) -> Result<Vec<String>, Vec<String>> {
+fn additions(
+    stored: &TableDescription,
+    table: &Table,
+    returns: bool,
+    engine: Engine,
+) -> Result<Vec<String>, Vec<String>> {
     let declared = TableDescription::from(table);
     let mut statements = Vec::new();
     let mut differences = Vec::new();
@@ -285,7 +291,7 @@ fn additions(stored: &TableDescription, table: &Table, returns: bool) -> Result<
             continue;
         }
         if column.nullable {
-            statements.push(statement::add_column(table, column));
+            statements.push(statement::add_column(table, column, engine));
         } else {
             differences.push(format!("{place}: new column {} is not nullable", column.name));
         }
@@ -350,14 +356,15 @@ pub(super) fn describe(
     table: &Table,
     stored: Option<TableDescription>,
 ) -> Result<(), crate::sql::Error> {
-    let description = serde_json::to_string(&described(table, stored.as_ref()))
-        .map_err(|error| crate::sql::Error::encode(error))?;
+    let description =
+        serde_json::to_string(&described(table, stored.as_ref())).map_err(crate::sql::Error::encode)?;
     let updates = segments::is_updated(manifest, table);
     transaction
         .execute(
             "INSERT INTO _lantern_table (name, plugin, description, updates) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (name) DO UPDATE SET description = excluded.description,
-                 updates = max(updates, excluded.updates)",
+                 updates = CASE WHEN excluded.updates > _lantern_table.updates
+                     THEN excluded.updates ELSE _lantern_table.updates END",
             params![table.name.as_str(), manifest.name.as_str(), description, updates],
         )
         .map(|_| ())

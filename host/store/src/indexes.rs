@@ -150,21 +150,26 @@ pub(super) fn indexes_of(
     connection: &Connection,
     table: &str,
 ) -> Result<Vec<ExistingIndex>, crate::sql::Error> {
-    let names: Vec<(String, bool)> = connection
-        .prepare("SELECT name, \"unique\" FROM pragma_index_list(?1) WHERE partial = 0")?
-        .query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    let mut columns =
-        connection.prepare("SELECT coalesce(name, '') FROM pragma_index_info(?1) ORDER BY seqno")?;
-    names
-        .into_iter()
-        .map(|(name, unique)| {
-            let columns = columns
-                .query_map([name], |row| row.get(0))?
-                .collect::<Result<_, _>>()?;
-            Ok(ExistingIndex { columns, unique })
-        })
-        .collect()
+    let mut statement = connection.prepare(connection.engine().index_columns())?;
+    let mut parts = statement.query([table])?;
+    let mut indexes: Vec<(i64, ExistingIndex)> = Vec::new();
+    while let Some(part) = parts.next()? {
+        let number = part.get(0)?;
+        if indexes.last().is_none_or(|(last, _)| *last != number) {
+            let index = ExistingIndex {
+                columns: Vec::new(),
+                unique: part.get(1)?,
+            };
+            indexes.push((number, index));
+        }
+        if let Some((_, index)) = indexes.last_mut() {
+            // An expression has no name, and no query uses one.
+            index
+                .columns
+                .push(part.get::<_, Option<String>>(2)?.unwrap_or_default());
+        }
+    }
+    Ok(indexes.into_iter().map(|(_, index)| index).collect())
 }
 
 /// Whether the host leaves a table of this size without its missing indexes.

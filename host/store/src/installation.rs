@@ -318,14 +318,13 @@ pub(super) fn install(
         [manifest.name.as_str(), digest],
         |row| row.get(0),
     )?;
-    let description =
-        serde_json::to_string(&arrival.description).map_err(|error| crate::sql::Error::encode(error))?;
+    let description = serde_json::to_string(&arrival.description).map_err(crate::sql::Error::encode)?;
     transaction.execute(
         "INSERT INTO _lantern_plugin (name, version, digest, contract, loaded_at, component_bytes, came_from,
              description)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT (name, digest) DO UPDATE SET component_bytes = excluded.component_bytes,
-             came_from = coalesce(came_from, excluded.came_from), description = excluded.description",
+             came_from = coalesce(_lantern_plugin.came_from, excluded.came_from), description = excluded.description",
         params![
             manifest.name.as_str(),
             manifest.version.to_string(),

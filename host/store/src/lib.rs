@@ -87,7 +87,7 @@ pub use row_view::RowView;
 pub use scratch::{Scratch, ScratchError};
 pub use search::{IndexerState, IndexingStep, Search};
 pub use sources::Sources;
-pub use sql::Error as DatabaseError;
+pub use sql::{Engine, Error as DatabaseError};
 
 use preparation::{migrate, prepare_file, settle_audit};
 use writer::{Request, Writer};

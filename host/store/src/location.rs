@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use tokio::runtime::Handle;
 
+use super::sql::Engine;
 use super::sql::postgres::{SCHEMA, Session, SessionOptions};
 use super::{Synchronous, sql};
 
@@ -19,6 +20,14 @@ pub enum Location {
 }
 
 impl Location {
+    /// The engine.
+    pub fn engine(&self) -> Engine {
+        match self {
+            Self::Sqlite(_) => Engine::Sqlite,
+            Self::Postgres(_) => Engine::Postgres,
+        }
+    }
+
     /// The database file; none for a server.
     pub fn file(&self) -> Option<&Path> {
         match self {
@@ -39,9 +48,9 @@ impl fmt::Display for Location {
 
 /// The address of a database of a PostgreSQL server, such as `postgres://user:password@host/database`. Its text never
 /// contains the password.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Server {
-    config: tokio_postgres::Config,
+    config: Box<tokio_postgres::Config>,
     /// The address without the password.
     shown: String,
 }
@@ -58,6 +67,17 @@ pub enum ServerError {
     /// It names no database.
     #[error("the address of the PostgreSQL server names no database, such as postgres://host/lantern")]
     NoDatabase,
+}
+
+impl ServerError {
+    /// What is wrong, without any part of the address.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Scheme => "it does not begin with postgres://",
+            Self::Syntax(_) => "it cannot be parsed",
+            Self::NoDatabase => "it names no database",
+        }
+    }
 }
 
 impl FromStr for Server {
@@ -87,7 +107,10 @@ impl FromStr for Server {
             hosts.join(","),
             ports.first().map_or("", String::as_str)
         );
-        Ok(Self { config, shown })
+        Ok(Self {
+            config: Box::new(config),
+            shown,
+        })
     }
 }
 
@@ -153,7 +176,7 @@ impl Server {
         Session::open(
             runtime,
             &SessionOptions {
-                config: self.config.clone(),
+                config: (*self.config).clone(),
                 application_name: name.to_owned(),
                 setup,
             },

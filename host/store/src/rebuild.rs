@@ -347,12 +347,7 @@ fn adopt(connection: &mut Connection, id: RebuildId, adoption: &Adoption) -> Res
     let transaction = connection.begin()?;
     let shadow = shadow(id, &adoption.manifest);
     for table in &shadow.tables {
-        let there: bool = transaction.query_row(
-            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)",
-            [table.name.as_str()],
-            |row| row.get(0),
-        )?;
-        if !there {
+        if !transaction.has_relation(table.name.as_str())? {
             return Err(CatalogError::refused(format!(
                 "table {} of the rebuild is gone: the database was replaced",
                 table.name
@@ -360,11 +355,12 @@ fn adopt(connection: &mut Connection, id: RebuildId, adoption: &Adoption) -> Res
         }
     }
     let version = version_id(&transaction, adoption)?;
+    let engine = transaction.engine();
     transaction.commit()?;
     let statements: Vec<String> = shadow
         .writes
         .iter()
-        .map(|write| statement::insert(&shadow, write))
+        .map(|write| statement::insert(&shadow, write, engine))
         .collect();
     Ok(Adopted {
         version,

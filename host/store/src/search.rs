@@ -117,7 +117,7 @@ fn searched_columns(description: &TableDescription) -> Vec<IndexedColumn> {
 }
 
 fn to_json(columns: &[IndexedColumn]) -> Result<String, crate::sql::Error> {
-    serde_json::to_string(columns).map_err(|error| crate::sql::Error::encode(error))
+    serde_json::to_string(columns).map_err(crate::sql::Error::encode)
 }
 
 /// Begins the index of a table. It contains no row yet.

@@ -144,7 +144,7 @@ pub(super) fn begin(
 }
 
 fn to_json(names: &[String]) -> Result<String, crate::sql::Error> {
-    serde_json::to_string(names).map_err(|error| crate::sql::Error::encode(error))
+    serde_json::to_string(names).map_err(crate::sql::Error::encode)
 }
 
 /// Adapts the summaries of a table to its description, after a version has changed its columns. `added` are columns that are

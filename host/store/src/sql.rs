@@ -26,6 +26,29 @@ macro_rules! params {
 }
 pub(crate) use params;
 
+/// The engine that runs a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// SQLite.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres,
+}
+
+impl Engine {
+    /// The statement that lists the indexes of a table, except partial ones: for each column of each index a number of the
+    /// index, whether it is unique, and the name of the column (null for an expression), in order.
+    pub(crate) fn index_columns(self) -> &'static str {
+        match self {
+            Self::Sqlite => {
+                "SELECT l.seq, l.\"unique\", i.name FROM pragma_index_list(?1) AS l
+                 JOIN pragma_index_info(l.name) AS i WHERE l.partial = 0 ORDER BY l.seq, i.seqno"
+            }
+            Self::Postgres => postgres::INDEX_COLUMNS,
+        }
+    }
+}
+
 /// An open connection to the database.
 #[derive(Debug)]
 pub(crate) enum Connection {
@@ -69,9 +92,12 @@ impl Connection {
         self.sqlite().ok_or(Error::Unsupported(function))
     }
 
-    /// Whether the engine is PostgreSQL.
-    pub(crate) fn is_postgres(&self) -> bool {
-        matches!(self, Self::Postgres(_))
+    /// The engine.
+    pub(crate) fn engine(&self) -> Engine {
+        match self {
+            Self::Sqlite(_) => Engine::Sqlite,
+            Self::Postgres(_) => Engine::Postgres,
+        }
     }
 
     /// Runs one statement and returns the number of rows that it changed.

@@ -2,6 +2,7 @@
 //! names, and still quotes them as SQLite identifiers.
 
 use super::description::TableDescription;
+use super::sql::Engine;
 use super::values::StorageClass;
 use lantern_model::schema::{
     Column, ColumnName, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Table, TableName, Write,
@@ -40,9 +41,9 @@ pub(super) fn quote_text(text: &str) -> String {
 }
 
 /// The statements that create a table without segments and its indexes, in order.
-pub fn create_table(table: &Table) -> Vec<String> {
+pub fn create_table(table: &Table, engine: Engine) -> Vec<String> {
     let mut statements = vec![
-        create_rows(table),
+        create_rows(table, engine),
         create_origin_index(table.name.as_str(), &format!("{}__origin", table.name)),
     ];
     statements.extend(create_indexes(table, false));
@@ -51,23 +52,33 @@ pub fn create_table(table: &Table) -> Vec<String> {
 
 /// The statements that create a table with segments and its indexes, in order (see `segments`).
 pub(super) fn create_segmented_table(table: &Table) -> Vec<String> {
-    let mut statements = vec![create_rows(table)];
+    let mut statements = vec![create_rows(table, Engine::Sqlite)];
     statements.extend(create_indexes(table, true));
     statements
 }
 
 /// The statement that creates a table without its indexes.
-fn create_rows(table: &Table) -> String {
+fn create_rows(table: &Table, engine: Engine) -> String {
+    let integer = StorageClass::Integer.as_sql(engine);
     let mut lines: Vec<String> = ORIGIN_COLUMNS
         .iter()
-        .map(|column| format!("{} INTEGER NOT NULL", quote_text(column)))
+        .map(|column| format!("{} {integer} NOT NULL", quote_text(column)))
         .collect();
-    lines.extend(table.columns.iter().map(column_definition));
+    let definitions = table.columns.iter();
+    lines.extend(definitions.map(|column| column_definition(column, engine)));
+    if engine == Engine::Postgres {
+        // SQLite numbers the rows of every table.
+        lines.push("_rowid_ BIGINT GENERATED ALWAYS AS IDENTITY UNIQUE".to_owned());
+    }
     if !table.primary_key.is_empty() {
         lines.push(format!("PRIMARY KEY ({})", column_list(&table.primary_key)));
     }
+    let strict = match engine {
+        Engine::Sqlite => " STRICT",
+        Engine::Postgres => "",
+    };
     format!(
-        "CREATE TABLE {} (\n    {}\n) STRICT",
+        "CREATE TABLE {} (\n    {}\n){strict}",
         quote(&table.name),
         lines.join(",\n    ")
     )
@@ -120,16 +131,16 @@ pub fn create_index(table: &Table, index: &Index) -> String {
 }
 
 /// The statement that adds a column to an existing table.
-pub fn add_column(table: &Table, column: &Column) -> String {
+pub fn add_column(table: &Table, column: &Column, engine: Engine) -> String {
     format!(
         "ALTER TABLE {} ADD COLUMN {}",
         quote(&table.name),
-        column_definition(column)
+        column_definition(column, engine)
     )
 }
 
 /// The statement of a write: the host's three columns first, then the columns of the write, as parameters in order.
-pub fn insert(manifest: &Manifest, write: &Write) -> String {
+pub fn insert(manifest: &Manifest, write: &Write, engine: Engine) -> String {
     let table = manifest.table_of(write);
     let written = || {
         write
@@ -144,16 +155,21 @@ pub fn insert(manifest: &Manifest, write: &Write) -> String {
         .map(quote_text)
         .collect();
     let parameters: Vec<String> = (1..=columns.len()).map(|number| format!("?{number}")).collect();
+    // Whether the row was inserted and not updated.
+    let returning = match engine {
+        Engine::Sqlite => "",
+        Engine::Postgres => " RETURNING (xmax = 0)",
+    };
     format!(
-        "INSERT INTO {} ({}) VALUES ({}){}",
+        "INSERT INTO {} ({}) VALUES ({}){}{returning}",
         quote(&table.name),
         columns.join(", "),
         parameters.join(", "),
-        conflict_clauses(table, write)
+        conflict_clauses(table, write, engine)
     )
 }
 
-fn conflict_clauses(table: &Table, write: &Write) -> String {
+pub(super) fn conflict_clauses(table: &Table, write: &Write, engine: Engine) -> String {
     match &write.on_conflict {
         OnConflict::Fail => String::new(),
         // Names each key separately, because a collision on the origin must never be ignored.
@@ -164,8 +180,12 @@ fn conflict_clauses(table: &Table, write: &Write) -> String {
                 .filter(|index| index.unique)
                 .map(|index| &index.columns);
             let primary = std::iter::once(&table.primary_key).filter(|key| !key.is_empty());
-            primary
-                .chain(unique)
+            let keys: Vec<_> = primary.chain(unique).collect();
+            if engine == Engine::Postgres && keys.len() > 1 {
+                // It has one clause: the checkpoint alone prevents a collision on the origin.
+                return " ON CONFLICT DO NOTHING".to_owned();
+            }
+            keys.into_iter()
                 .map(|key| format!(" ON CONFLICT ({}) DO NOTHING", column_list(key)))
                 .collect()
         }
@@ -174,7 +194,9 @@ fn conflict_clauses(table: &Table, write: &Write) -> String {
                 .merges
                 .iter()
                 .filter(|(_, merge)| *merge != Merge::Keep)
-                .map(|(column, merge)| format!("{} = {}", quote(column), merged(table, column, *merge)))
+                .map(|(column, merge)| {
+                    format!("{} = {}", quote(column), merged(table, column, *merge, engine))
+                })
                 .collect();
             if changes.is_empty() {
                 return format!(" ON CONFLICT ({}) DO NOTHING", column_list(&rule.key));
@@ -194,13 +216,19 @@ fn conflict_clauses(table: &Table, write: &Write) -> String {
 }
 
 /// The new value of a column that the write merges.
-fn merged(table: &Table, column: &ColumnName, merge: Merge) -> String {
+fn merged(table: &Table, column: &ColumnName, merge: Merge, engine: Engine) -> String {
     let name = quote(column);
     let stored = format!("{}.{name}", quote(&table.name));
     let new = format!("excluded.{name}");
-    let is_real = table
-        .column(column)
-        .is_some_and(|column| column.column_type == ColumnType::Real);
+    let (least, greatest) = match engine {
+        Engine::Sqlite => ("min", "max"),
+        Engine::Postgres => ("least", "greatest"),
+    };
+    // PostgreSQL reports a sum out of range.
+    let is_real = engine == Engine::Sqlite
+        && table
+            .column(column)
+            .is_some_and(|column| column.column_type == ColumnType::Real);
     match merge {
         Merge::Replace => new,
         Merge::Keep => stored,
@@ -214,8 +242,8 @@ fn merged(table: &Table, column: &ColumnName, merge: Merge) -> String {
         Merge::Add => format!(
             "CASE WHEN {stored} IS NULL THEN {new} WHEN {new} IS NULL THEN {stored} ELSE {stored} + {new} END"
         ),
-        Merge::Min => format!("min(coalesce({stored}, {new}), coalesce({new}, {stored}))"),
-        Merge::Max => format!("max(coalesce({stored}, {new}), coalesce({new}, {stored}))"),
+        Merge::Min => format!("{least}(coalesce({stored}, {new}), coalesce({new}, {stored}))"),
+        Merge::Max => format!("{greatest}(coalesce({stored}, {new}), coalesce({new}, {stored}))"),
     }
 }
 
@@ -231,8 +259,8 @@ fn guard_clause(table: &Table, guard: &Guard) -> String {
     }
 }
 
-fn column_definition(column: &Column) -> String {
-    let sql_type = StorageClass::of(column.column_type).as_sql();
+fn column_definition(column: &Column, engine: Engine) -> String {
+    let sql_type = StorageClass::of(column.column_type).as_sql(engine);
     let nullability = if column.nullable { "" } else { " NOT NULL" };
     format!("{} {sql_type}{nullability}", quote(&column.name))
 }
@@ -254,7 +282,7 @@ mod tests {
     #[test]
     fn a_table_has_the_origin_first_and_is_strict() {
         let manifest = orders();
-        let statements = create_table(&manifest.tables[0]);
+        let statements = create_table(&manifest.tables[0], Engine::Sqlite);
         assert!(statements[0].starts_with("CREATE TABLE \"orders\" (\n    \"_origin\" INTEGER NOT NULL"));
         assert!(statements[0].ends_with("STRICT"));
         assert_eq!(
@@ -271,7 +299,7 @@ mod tests {
     #[test]
     fn a_write_contains_its_conflict_rule() {
         let manifest = orders();
-        let text = insert(&manifest, &write_of(&manifest, 1));
+        let text = insert(&manifest, &write_of(&manifest, 1), Engine::Sqlite);
         assert!(
             text.ends_with(
                 "ON CONFLICT (\"id\") DO UPDATE SET \"total\" = CASE WHEN \"orders\".\"total\" IS NULL THEN \

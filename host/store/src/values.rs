@@ -3,6 +3,7 @@
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use serde::de::IgnoredAny;
 
+use crate::sql::Engine;
 use lantern_model::batch::{Timestamp, Value};
 use lantern_model::schema::ColumnType;
 
@@ -26,13 +27,29 @@ impl StorageClass {
         }
     }
 
-    /// The type in `CREATE TABLE`.
-    pub(crate) fn as_sql(self) -> &'static str {
+    /// The type of PostgreSQL.
+    pub(crate) fn server_type(self) -> tokio_postgres::types::Type {
+        use tokio_postgres::types::Type;
         match self {
-            Self::Integer => "INTEGER",
-            Self::Real => "REAL",
-            Self::Text => "TEXT",
-            Self::Blob => "BLOB",
+            Self::Integer => Type::INT8,
+            Self::Real => Type::FLOAT8,
+            Self::Text => Type::TEXT,
+            Self::Blob => Type::BYTEA,
+        }
+    }
+
+    /// The type in `CREATE TABLE`.
+    pub(crate) fn as_sql(self, engine: Engine) -> &'static str {
+        match (self, engine) {
+            (Self::Integer, Engine::Sqlite) => "INTEGER",
+            (Self::Integer, Engine::Postgres) => "BIGINT",
+            (Self::Real, Engine::Sqlite) => "REAL",
+            (Self::Real, Engine::Postgres) => "DOUBLE PRECISION",
+            (Self::Text, Engine::Sqlite) => "TEXT",
+            // Text is compared byte by byte, as in SQLite: cursors depend on the order.
+            (Self::Text, Engine::Postgres) => "TEXT COLLATE \"C\"",
+            (Self::Blob, Engine::Sqlite) => "BLOB",
+            (Self::Blob, Engine::Postgres) => "BYTEA",
         }
     }
 }

@@ -4,7 +4,7 @@
 use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
 use lantern_plugin::NativeGuest;
 use lantern_sdk::{Message, native};
-use lantern_store::statement;
+use lantern_store::{Engine, statement};
 use obs_events::ObsEvents;
 
 /// The decoder of the plugin, called directly.
@@ -63,6 +63,13 @@ fn value(value: native::Value) -> Value {
 pub fn statements() -> anyhow::Result<(Vec<String>, String)> {
     let plugin = crate::pipeline::plugin()?;
     let manifest = plugin.manifest();
-    let schema = manifest.tables.iter().flat_map(statement::create_table).collect();
-    Ok((schema, statement::insert(manifest, &manifest.writes[0])))
+    let schema = manifest
+        .tables
+        .iter()
+        .flat_map(|table| statement::create_table(table, Engine::Sqlite))
+        .collect();
+    Ok((
+        schema,
+        statement::insert(manifest, &manifest.writes[0], Engine::Sqlite),
+    ))
 }

@@ -25,6 +25,7 @@ pub(super) fn store(config: &HostConfig) -> lantern_store::StoreConfig {
         cache_bytes: config.store.cache_bytes,
         reserve_bytes: config.store.reserve_bytes,
         commit_delay: config.store.commit_delay,
+        server: config.store.server.clone(),
         ..lantern_store::StoreConfig::new(&config.data_dir)
     }
 }

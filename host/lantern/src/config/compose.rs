@@ -116,6 +116,7 @@ pub(super) fn compose(resolved: &Resolved) -> Result<HostConfig, Problem> {
             cache_bytes: pick.number("store.cache_size")?,
             reserve_bytes: pick.number("store.reserve_size")?,
             commit_delay: pick.time("store.commit_delay")?,
+            server: pick.text("store.url").and_then(|url| url.parse().ok()),
         },
         log: LogSettings {
             filter: pick

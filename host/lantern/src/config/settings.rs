@@ -19,6 +19,8 @@ pub enum Kind {
     Address,
     /// One or more `nats://` or `tls://` URLs, separated by commas.
     Urls,
+    /// The address of a database of a PostgreSQL server.
+    Database,
     /// One or more names of this host, separated by commas, without ports.
     Hosts,
     /// One or more minisign public keys, or paths of files with one, separated by commas.
@@ -141,7 +143,8 @@ const fn millis(min: u64, max: u64) -> Kind {
 }
 
 use Kind::{
-    Address, Boolean, Choice, Count, Directory, File, Hosts, Keys, LogFilter, Name, Path, Prefix, Size, Urls,
+    Address, Boolean, Choice, Count, Database, Directory, File, Hosts, Keys, LogFilter, Name, Path, Prefix,
+    Size, Urls,
 };
 use Preset::{Bytes, Derived, Number, Span, Unset, Value};
 
@@ -391,6 +394,13 @@ pub const SETTINGS: &[Setting] = &[
         Size { min: 0, max: GIB },
         Value("16 MiB"),
         "Size of a reserve file that the host deletes when the disk is full, so that it can still write. 0 disables it.",
+    ),
+    setting(
+        "store.url",
+        Database,
+        Unset,
+        "Address of the PostgreSQL database that has the tables, such as postgres://user:password@host/lantern. Without it, \
+         the tables are in a file of SQLite in the data directory.",
     ),
     setting(
         "store.commit_delay",

@@ -84,6 +84,7 @@ fn example(kind: Kind, preset: Preset) -> String {
         (Some(value), _) => format!("{value:?}"),
         (_, Kind::Boolean) => "false".to_owned(),
         (_, Kind::Urls) => "\"nats://127.0.0.1:4222\"".to_owned(),
+        (_, Kind::Database) => "\"postgres://lantern@localhost/lantern\"".to_owned(),
         (_, Kind::Hosts) => "\"lantern.example.org\"".to_owned(),
         (_, Kind::Keys) => "\"publisher.pub\"".to_owned(),
         (_, Kind::Name) => "\"name\"".to_owned(),

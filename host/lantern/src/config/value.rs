@@ -105,6 +105,14 @@ impl Value {
             Kind::Path | Kind::File | Kind::Directory => Ok(Self::Path(base.join(text))),
             Kind::Address => parse_address(kind, text),
             Kind::Urls => parse_urls(kind, text),
+            Kind::Database => match text.parse::<lantern_store::Server>() {
+                Ok(_) => Ok(Self::Text(text.to_owned())),
+                // The reason of the parser may contain parts of the text.
+                Err(error) => invalid(
+                    format!("not the address of a database: {}", error.kind()),
+                    expected(kind),
+                ),
+            },
             Kind::Hosts => parse_hosts(kind, text),
             Kind::Keys => match keys::split(text, base) {
                 Some(entries) => Ok(Self::List(entries)),
@@ -150,6 +158,7 @@ pub fn expected(kind: Kind) -> String {
         Kind::Directory => "use the path of a directory".into(),
         Kind::Address => "use ADDRESS:PORT, such as 127.0.0.1:7070".into(),
         Kind::Urls => "use nats://HOST:PORT or tls://HOST:PORT, separated by commas".into(),
+        Kind::Database => "use postgres://USER:PASSWORD@HOST/DATABASE".into(),
         Kind::Hosts => {
             "use names or addresses without ports, separated by commas, such as lantern.example.org".into()
         }
@@ -201,6 +210,14 @@ impl fmt::Display for Value {
 
 /// Replaces the text before the `@` of each URL, which is a password or a token.
 pub fn redact(text: &str) -> String {
+    // Its hosts are separated by commas, and its query may contain a password.
+    if text.starts_with("postgres") {
+        let (address, query) = text.split_once('?').unwrap_or((text, ""));
+        let shown = address.rsplit_once('@').map_or(address, |(_, rest)| rest);
+        let shown = shown.rsplit_once("://").map_or(shown, |(_, rest)| rest);
+        let query = if query.is_empty() { "" } else { "?***" };
+        return format!("postgres://***@{shown}{query}");
+    }
     let one = |address: &str| match (address.split_once("://"), address.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
         (None, Some((_, host))) => format!("***@{host}"),

@@ -10,12 +10,11 @@ use rusqlite::types::ValueRef;
 
 use super::to_sql;
 use crate::commit::{Adopted, Entry, OriginId, RowEffects};
-use crate::connection::is_refusal;
 use crate::description::TableDescription;
 use crate::segments::{self, Appended, TableSums};
-use crate::sql::{Connection, Error, Kind};
+use crate::sql::{Connection, Error};
 use crate::values::{parameter, stored};
-use lantern_model::batch::{Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
+use lantern_model::batch::{Outcome, Row, Timestamp, Value};
 use lantern_model::schema::{OnConflict, Table, Write};
 
 /// The prepared statements of a plugin's writes, with the number of rows they inserted and updated.
@@ -26,7 +25,7 @@ pub(super) struct Writes<'a> {
     /// Rows that the connection updated, counted by a hook; none if no write of the plugin updates. The change counter
     /// of SQLite does not distinguish an upsert that inserted from one that updated.
     updates: Option<Arc<AtomicU64>>,
-    effects: Vec<RowEffects>,
+    pub(super) effects: Vec<RowEffects>,
     /// For each table of the manifest; none if it has no segments.
     sums: Vec<Option<TableSums>>,
     /// For each write, where its rows have the summarised values.
@@ -190,43 +189,6 @@ fn table_sums(connection: &Connection, plugin: &Adopted) -> Result<Vec<Option<Ta
         Ok(Some(TableSums::new(set)))
     });
     sums.collect()
-}
-
-/// Writes a message's rows inside a savepoint. Returns the reason if the database rejects a row: then the outcome is a
-/// rejection, and nothing of the message is written or counted.
-pub(super) fn write_one(
-    writes: &mut Writes<'_>,
-    origin: OriginId,
-    entry: &mut Entry,
-) -> Result<Option<String>, Error> {
-    let connection = writes.connection;
-    connection.execute_batch("SAVEPOINT message")?;
-    let before = writes.effects.clone();
-    let refused = match writes.write_entry(origin, entry) {
-        Ok(()) => None,
-        Err(error) if is_refusal(&error) => {
-            connection.execute_batch("ROLLBACK TO message")?;
-            writes.effects = before;
-            let rejection = Rejection::new(RejectionClass::Constraint, &refusal_reason(&error));
-            let reason = rejection.reason.clone();
-            entry.outcome = Outcome::Reject(rejection);
-            Some(reason)
-        }
-        Err(error) => return Err(error),
-    };
-    connection.execute_batch("RELEASE message")?;
-    Ok(refused)
-}
-
-/// The reason of a dead letter whose rows the database rejected. The host checks rows against the types of their
-/// columns before it writes them, so only a merged value can have a wrong type: a sum outside the range of its column.
-fn refusal_reason(error: &Error) -> String {
-    if error.kind() == Kind::OutOfRange {
-        return format!(
-            "a sum is outside the range of its column (whole numbers: 64 bits; reals: finite): {error}"
-        );
-    }
-    error.to_string()
 }
 
 fn write_row(statement: &mut CachedStatement<'_>, stamp: [i64; 3], row: &Row) -> Result<u64, Error> {

@@ -38,7 +38,8 @@ pub(super) fn refuse_value(
         transaction.execute(
             "INSERT INTO _lantern_forgotten_value (plugin, table_name, column_name, digest, through_ns)
              VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT DO UPDATE SET through_ns = max(through_ns, excluded.through_ns)",
+             ON CONFLICT (plugin, table_name, column_name, digest) DO UPDATE SET through_ns = excluded.through_ns
+                 WHERE excluded.through_ns > _lantern_forgotten_value.through_ns",
             params![place.0, place.1, place.2, digest, through_ns],
         )?;
     }

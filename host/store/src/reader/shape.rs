@@ -203,11 +203,10 @@ impl Reader {
     /// # Errors
     /// See [`ReadError`].
     pub async fn shape_of(&self, entry: TableEntry) -> Result<Shape, ReadError> {
-        const SQL: &str = "SELECT l.seq, l.\"unique\", i.name FROM pragma_index_list(?1) AS l \
-             JOIN pragma_index_info(l.name) AS i WHERE l.partial = 0 ORDER BY l.seq, i.seqno";
+        let sql = self.location.engine().index_columns();
         let arguments = vec![entry.name.as_str().to_owned().into()];
         let parts = self
-            .fetch(SQL, arguments, usize::MAX, |row| {
+            .fetch(sql, arguments, usize::MAX, |row| {
                 let name: Option<String> = row.get(2)?;
                 Ok((row.get::<i64>(0)?, row.get::<bool>(1)?, name))
             })

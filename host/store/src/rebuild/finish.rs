@@ -75,8 +75,7 @@ pub(super) fn finish(
     if until.is_some() {
         keep::mark_after(&transaction, id, plugin)?;
     }
-    let outcome =
-        serde_json::to_string(&verified.outcome).map_err(|error| crate::sql::Error::encode(error))?;
+    let outcome = serde_json::to_string(&verified.outcome).map_err(crate::sql::Error::encode)?;
     transaction.execute(
         "UPDATE _lantern_rebuild SET state = 'done', ended_at = ?2, outcome = ?3 WHERE id = ?1",
         params![id.0, Timestamp::now().0, outcome],

@@ -33,6 +33,9 @@ pub enum Error {
     /// The thread of the read panicked, or the host is stopping.
     #[error("the read ended without a result")]
     Aborted,
+    /// The checkpoint changed in the transaction of a batch.
+    #[error("another program has moved the checkpoint")]
+    CheckpointMoved,
     /// A later version of Lantern changed the host's tables.
     #[error("the database has schema version {applied}, and this version of Lantern knows {known}")]
     Newer {
@@ -67,10 +70,10 @@ pub(crate) enum Kind {
 
 impl Error {
     /// A stored value does not have the expected form.
-    pub(crate) fn decode(column: usize, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub(crate) fn decode(column: usize, reason: impl ToString) -> Self {
         Self::Decode {
             column,
-            source: source.into(),
+            reason: reason.to_string(),
         }
     }
 

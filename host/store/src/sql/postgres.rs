@@ -8,10 +8,21 @@ mod values;
 use super::{Connection, Error};
 
 pub(crate) use session::{Rows, Session, SessionOptions, Statement};
+pub(crate) use values::encode;
 
 /// The schema that holds the host's tables and those of the plugins. The names of the host's tables begin with `_lantern_`,
 /// which no plugin can declare, so one schema is enough.
 pub(crate) const SCHEMA: &str = "lantern";
+
+/// The statement of [`super::Engine::index_columns`].
+pub(super) const INDEX_COLUMNS: &str = "SELECT i.indexrelid::int8, i.indisunique, a.attname
+    FROM pg_catalog.pg_index i
+    JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
+    LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number AND k.number > 0
+    WHERE n.nspname = 'lantern' AND c.relname = ?1 AND i.indpred IS NULL AND i.indisvalid
+    ORDER BY i.indexrelid, k.place";
 
 /// The statement of [`super::Connection::has_relation`].
 pub(super) const HAS_RELATION: &str = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class c

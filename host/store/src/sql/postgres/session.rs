@@ -85,11 +85,6 @@ impl Session {
         self.interrupted = Some(interrupted);
     }
 
-    /// The runtime of the client.
-    pub(crate) fn runtime(&self) -> &Handle {
-        &self.runtime
-    }
-
     /// The client, for what this interface does not have.
     pub(crate) fn client(&self) -> &Client {
         &self.client
