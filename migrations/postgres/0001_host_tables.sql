@@ -261,3 +261,44 @@ CREATE TABLE _lantern_search_change (
     row BIGINT NOT NULL,
     PRIMARY KEY (search, row)
 );
+
+-- Names of SQLite that statements of both engines use.
+
+-- The tables and indexes.
+CREATE VIEW sqlite_schema AS
+SELECT c.relname::TEXT COLLATE "C" AS name,
+    CASE c.relkind WHEN 'i' THEN 'index' ELSE 'table' END AS type
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'lantern' AND c.relkind IN ('r', 'i');
+
+-- The columns of a table, in order.
+CREATE FUNCTION pragma_table_info(table_name TEXT) RETURNS TABLE (name TEXT) LANGUAGE SQL STABLE AS $$
+    SELECT a.attname::TEXT FROM pg_catalog.pg_attribute a
+    JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'lantern' AND c.relname = table_name AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attnum
+$$;
+
+-- The position of a text in another one, beginning at 1; 0 if it is not there.
+CREATE FUNCTION instr(whole TEXT, part TEXT) RETURNS BIGINT LANGUAGE SQL IMMUTABLE PARALLEL SAFE
+RETURN strpos(whole, part);
+
+-- The greater and the lesser of two numbers; null if one is null.
+CREATE FUNCTION max(a BIGINT, b BIGINT) RETURNS BIGINT LANGUAGE SQL IMMUTABLE PARALLEL SAFE STRICT
+RETURN greatest(a, b);
+CREATE FUNCTION min(a BIGINT, b BIGINT) RETURNS BIGINT LANGUAGE SQL IMMUTABLE PARALLEL SAFE STRICT
+RETURN least(a, b);
+
+-- Whether a text matches a pattern, in which `*` stands for any text, `?` for one character, and `[…]` for one of several.
+CREATE FUNCTION glob(pattern TEXT, whole TEXT) RETURNS BOOLEAN LANGUAGE SQL IMMUTABLE PARALLEL SAFE STRICT
+RETURN whole ~ ('^' || replace(replace(regexp_replace(pattern, '([.+(){}|^$\\])', '\\\1', 'g'), '*', '.*'), '?', '.') || '$');
+
+-- Whether a text contains another one, without regard to the case of ASCII letters.
+CREATE FUNCTION lantern_contains(whole TEXT, part TEXT) RETURNS BOOLEAN LANGUAGE SQL IMMUTABLE PARALLEL SAFE STRICT
+RETURN strpos(lower(whole COLLATE "C"), lower(part COLLATE "C")) > 0;
+
+-- The elements of a JSON array.
+CREATE FUNCTION json_each(elements TEXT) RETURNS TABLE (key BIGINT, value JSON) LANGUAGE SQL IMMUTABLE STRICT AS $$
+    SELECT place - 1, element FROM json_array_elements(elements::JSON) WITH ORDINALITY AS e (element, place)
+$$;

@@ -169,11 +169,11 @@ pub(super) fn count_open(
 }
 
 /// The conditions of a filter over `d` (dead letter) and `o` (origin); its parameters are `?1` to `?7`.
-const MATCHES: &str = "d.state = 'open' AND (?1 IS NULL OR o.plugin = ?1) AND (?2 IS NULL OR o.source = ?2)
-     AND (?3 IS NULL OR d.class = ?3) AND (?4 IS NULL OR d.first_at >= ?4) AND (?5 IS NULL OR d.first_at < ?5)
-     AND (?6 IS NULL OR d.id = ?6) AND (?7 IS NULL OR d.reason GLOB ?7)";
+const MATCHES: &str = "d.state = 'open' AND (o.plugin = ?1 OR ?1 IS NULL) AND (o.source = ?2 OR ?2 IS NULL)
+     AND (d.class = ?3 OR ?3 IS NULL) AND (d.first_at >= ?4 OR ?4 IS NULL) AND (d.first_at < ?5 OR ?5 IS NULL)
+     AND (d.id = ?6 OR ?6 IS NULL) AND (glob(?7, d.reason) OR ?7 IS NULL)";
 
-/// A pattern for SQLite's GLOB, in which only `*` is special.
+/// A pattern for `glob`, in which only `*` is special.
 pub(super) fn glob(like: &str) -> String {
     like.replace('[', "[[]").replace('?', "[?]")
 }

@@ -359,7 +359,7 @@ pub(super) fn activate(
     ensure(&transaction, name, adoption.at)?;
     transaction.execute(
         "UPDATE _lantern_installation SET active = ?2, changed_at = ?3,
-             previous = CASE WHEN active IS NOT ?2 THEN active ELSE previous END
+             previous = CASE WHEN active IS DISTINCT FROM ?2 THEN active ELSE previous END
          WHERE plugin = ?1",
         params![name, adopted.version.0, adoption.at.0],
     )?;

@@ -74,7 +74,7 @@ fn expire(connection: &mut Connection, table: &Table, now: Timestamp) -> Result<
     let transaction = connection.begin()?;
     let segments = transaction
         .prepare_cached(&format!(
-            "DELETE FROM {name} WHERE rowid IN (SELECT rowid FROM {name} WHERE {time} < ?1 LIMIT {EXPIRE_ROWS})
+            "DELETE FROM {name} WHERE _rowid_ IN (SELECT _rowid_ FROM {name} WHERE {time} < ?1 LIMIT {EXPIRE_ROWS})
              RETURNING _rowid_ >> {SEGMENT_BITS}"
         ))?
         .query_map([before], |row| row.get(0))?

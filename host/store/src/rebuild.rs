@@ -19,7 +19,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::sql::{Connection, OptionalExtension, Transaction, params};
+use crate::sql::{Connection, Engine, OptionalExtension, Transaction, params};
 
 use super::apply::to_sql;
 use super::audit::durable_if;
@@ -322,6 +322,11 @@ fn begin(
             }));
         }
     }
+    if transaction.engine() == Engine::Postgres {
+        return Err(CatalogError::refused(
+            "a rebuild is not available with PostgreSQL yet".to_owned(),
+        ));
+    }
     let version = version_id(&transaction, adoption)?;
     let id = transaction.query_row(
         "INSERT INTO _lantern_rebuild (plugin, plugin_version, state, options, started_at)
@@ -433,7 +438,7 @@ fn remove_some(connection: &Connection, name: &str) -> Result<bool, crate::sql::
     let table = quote_text(name);
     let removed = connection
         .prepare_cached(&format!(
-            "DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} LIMIT {ROWS_REMOVED_AT_ONCE})"
+            "DELETE FROM {table} WHERE _rowid_ IN (SELECT _rowid_ FROM {table} LIMIT {ROWS_REMOVED_AT_ONCE})"
         ))?
         .execute([])?;
     if removed == 0 {

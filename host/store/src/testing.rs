@@ -6,7 +6,11 @@ use sha2::Digest as _;
 
 use bytes::Bytes;
 
+use rusqlite::types::ValueRef;
+
 use super::commit::{OriginId, VersionId};
+use super::location::{Location, Server};
+use super::sql::Connection;
 use super::{Adopted, Adoption, Attached, Commit, Entry, Mark, NewEpoch, Store, StoreConfig};
 use lantern_model::batch::{Delivery, Outcome, Row, Timestamp, Value};
 use lantern_model::schema::{
@@ -152,6 +156,7 @@ impl Scene {
         let config = StoreConfig {
             // Tests commit one batch after the other.
             commit_delay: std::time::Duration::ZERO,
+            server: new_server_database().await,
             ..StoreConfig::new(dir)
         };
         let store = Store::open(config).await.expect("open");
@@ -197,23 +202,58 @@ impl Scene {
     }
 
     pub(super) fn query(&self, sql: &str) -> String {
-        let connection = rusqlite::Connection::open(self.store.path().unwrap()).unwrap();
-        let mut statement = connection.prepare(sql).unwrap();
-        let width = statement.column_count();
-        let rows = statement.query_map([], |row| {
-            let cells: Vec<String> = (0..width)
-                .map(|column| match row.get_ref(column).unwrap() {
-                    rusqlite::types::ValueRef::Null => "null".to_owned(),
-                    rusqlite::types::ValueRef::Integer(integer) => integer.to_string(),
-                    rusqlite::types::ValueRef::Real(real) => real.to_string(),
-                    rusqlite::types::ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
-                    rusqlite::types::ValueRef::Blob(blob) => format!("{} bytes", blob.len()),
-                })
-                .collect();
-            Ok(cells.join(" "))
-        });
-        rows.unwrap().map(Result::unwrap).collect::<Vec<_>>().join("; ")
+        // A session of a server needs a thread outside the runtime of the test.
+        std::thread::scope(|scope| {
+            let read = scope.spawn(|| {
+                let runtime = tokio::runtime::Runtime::new().unwrap();
+                let _entered = runtime.enter();
+                text_of(&self.connect(), sql)
+            });
+            read.join().unwrap()
+        })
     }
+
+    /// Another connection to the database.
+    fn connect(&self) -> Connection {
+        match self.store.location() {
+            Location::Sqlite(path) => Connection::open(path).unwrap(),
+            Location::Postgres(server) => Connection::Postgres(server.open_reader().unwrap()),
+        }
+    }
+}
+
+/// The rows of a query as text.
+fn text_of(connection: &Connection, sql: &str) -> String {
+    let mut statement = connection.prepare(sql).unwrap();
+    let width = statement.column_count();
+    let rows = statement.query_map([], |row| {
+        let cells: Vec<String> = (0..width)
+            .map(|column| match row.get_ref(column).unwrap() {
+                ValueRef::Null => "null".to_owned(),
+                ValueRef::Integer(integer) => integer.to_string(),
+                ValueRef::Real(real) => real.to_string(),
+                ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                ValueRef::Blob(blob) => format!("{} bytes", blob.len()),
+            })
+            .collect();
+        Ok(cells.join(" "))
+    });
+    rows.unwrap().map(Result::unwrap).collect::<Vec<_>>().join("; ")
+}
+
+/// A new database of the PostgreSQL server that `LANTERN_TEST_POSTGRES` names; none without it. The tests that use a
+/// [`Scene`] then run on the server.
+async fn new_server_database() -> Option<Server> {
+    let address = std::env::var("LANTERN_TEST_POSTGRES").ok()?;
+    let name = format!("t_{}", uuid::Uuid::new_v4().simple());
+    let (client, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls)
+        .await
+        .expect("the server of LANTERN_TEST_POSTGRES");
+    tokio::spawn(connection);
+    let create = format!("CREATE DATABASE {name}");
+    client.batch_execute(&create).await.expect("a new database");
+    let (server, _) = address.rsplit_once('/').expect("an address with a database");
+    Some(format!("{server}/{name}").parse().expect("an address"))
 }
 
 pub(super) fn adoption(manifest: Manifest) -> Adoption {

@@ -200,7 +200,7 @@ fn mentioning(
     let mut statement = connection.prepare(
         "SELECT d.origin, d.sequence, d.subject, d.headers, d.reason, d.payload
          FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin
-         WHERE d.state <> 'forgotten' AND instr(o.plugin, '#') = 0 AND (?1 IS NULL OR o.plugin = ?1)",
+         WHERE d.state <> 'forgotten' AND instr(o.plugin, '#') = 0 AND (o.plugin = ?1 OR ?1 IS NULL)",
     )?;
     let mut rows = statement.query([&query.plugin])?;
     let mut found = BTreeSet::new();

@@ -91,8 +91,8 @@ impl Reader {
         const SQL: &str = "SELECT id, at, actor, action, plugin, digest, outcome, detail, hash, \
                  (SELECT s.at FROM _lantern_audit s WHERE s.id = a.ends) \
              FROM _lantern_audit a \
-             WHERE id < ?1 AND (?2 IS NULL OR actor = ?2) AND (?3 IS NULL OR action = ?3) \
-             AND (?4 IS NULL OR plugin = ?4) \
+             WHERE id < ?1 AND (actor = ?2 OR ?2 IS NULL) AND (action = ?3 OR ?3 IS NULL) \
+             AND (plugin = ?4 OR ?4 IS NULL) \
              AND (outcome <> 'started' OR NOT EXISTS (SELECT 1 FROM _lantern_audit e WHERE e.ends = a.id)) \
              ORDER BY id DESC LIMIT ?5";
         let arguments = vec![

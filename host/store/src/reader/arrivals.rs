@@ -103,7 +103,7 @@ impl Reader {
         let mut bound = Bound::default();
         let table = self.origin_table(shape).await?;
         let rows = stretch(&table, &mut bound, history, after, until);
-        let sql = format!("SELECT count(*) FROM (SELECT 1 {rows} LIMIT {most})");
+        let sql = format!("SELECT count(*) FROM (SELECT 1 {rows} LIMIT {most}) AS counted");
         let counted = self
             .fetch(&sql, bound.arguments(), 1, |row| row.get::<i64>(0))
             .await?;

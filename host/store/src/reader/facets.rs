@@ -51,7 +51,10 @@ impl Reader {
         let conditions = Conditions::to_count(shape, selection);
         let mut bound = Bound::default();
         let rows = conditions.all_rows(&mut bound);
-        let sql = format!("SELECT count(*) FROM (SELECT 1 {rows} LIMIT {})", COUNT_MAX + 1);
+        let sql = format!(
+            "SELECT count(*) FROM (SELECT 1 {rows} LIMIT {}) AS counted",
+            COUNT_MAX + 1
+        );
         let patient = self.within(ALL_TIME);
         let all = match patient.count_by_segments(shape, selection).await {
             Ok(Some(count)) => return Ok(count),
@@ -148,7 +151,7 @@ impl Reader {
             return Ok(false);
         }
         let sql = format!(
-            "{} SELECT count(*) FROM (SELECT 1 FROM v LIMIT {})",
+            "{} SELECT count(*) FROM (SELECT 1 FROM v LIMIT {}) AS counted",
             different_values(shape, column),
             STRETCHES_MAX + 1
         );

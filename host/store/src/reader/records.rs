@@ -199,7 +199,7 @@ impl Reader {
         const SQL: &str = "SELECT g.id, o.plugin, o.source, o.epoch, o.stream, g.first_sequence, \
              g.last_sequence, g.exact, g.reason, g.recorded_at, o.id \
              FROM _lantern_gap AS g JOIN _lantern_origin AS o ON o.id = g.origin \
-             WHERE g.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) AND (?3 IS NULL OR o.source = ?3) \
+             WHERE g.id < ?1 AND (o.plugin = ?2 OR ?2 IS NULL) AND (o.source = ?3 OR ?3 IS NULL) \
              ORDER BY g.id DESC LIMIT ?4";
         let mut arguments = source_arguments(filter, after);
         arguments.push((i64::from(limit) + 1).into());
@@ -222,7 +222,7 @@ impl Reader {
              l.rows, l.first_at, l.last_at, l.inserted, l.updated, max(l.rows - l.changed, 0), o.id \
              FROM _lantern_ledger AS l JOIN _lantern_origin AS o ON o.id = l.origin \
              JOIN _lantern_plugin AS p ON p.id = l.plugin_version \
-             WHERE l.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) AND (?3 IS NULL OR o.source = ?3) \
+             WHERE l.id < ?1 AND (o.plugin = ?2 OR ?2 IS NULL) AND (o.source = ?3 OR ?3 IS NULL) \
              ORDER BY l.id DESC LIMIT ?4";
         let mut arguments = source_arguments(filter, after);
         arguments.push((i64::from(limit) + 1).into());
@@ -235,9 +235,9 @@ impl Reader {
 }
 
 /// The condition of a filter over `d` (dead letter) and `o` (origin); its parameters are those of [`letter_arguments`].
-pub(super) const LETTER_MATCHES: &str = "d.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) \
-     AND (?3 IS NULL OR o.source = ?3) AND (?4 IS NULL OR d.class = ?4) AND (?5 IS NULL OR d.state = ?5) \
-     AND (?6 IS NULL OR d.reason GLOB ?6) AND (?7 IS NULL OR d.first_at >= ?7) AND (?8 IS NULL OR d.first_at < ?8)";
+pub(super) const LETTER_MATCHES: &str = "d.id < ?1 AND (o.plugin = ?2 OR ?2 IS NULL) \
+     AND (o.source = ?3 OR ?3 IS NULL) AND (d.class = ?4 OR ?4 IS NULL) AND (d.state = ?5 OR ?5 IS NULL) \
+     AND (glob(?6, d.reason) OR ?6 IS NULL) AND (d.first_at >= ?7 OR ?7 IS NULL) AND (d.first_at < ?8 OR ?8 IS NULL)";
 
 pub(super) fn letter_arguments(filter: &DeadLetterFilter, after: Option<i64>) -> Vec<Value> {
     let mut arguments = source_arguments(&filter.source, after);

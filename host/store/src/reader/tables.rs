@@ -74,7 +74,7 @@ impl Reader {
         }
         let table = quote(name);
         let sql = format!(
-            "SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {})",
+            "SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {}) AS counted",
             COUNT_MAX + 1
         );
         let counted = self.fetch(&sql, Vec::new(), 1, |row| row.get::<i64>(0)).await?;

@@ -146,7 +146,7 @@ pub(super) fn copy(
     let old = statement::quote(&old.name);
     let last: Option<i64> = transaction.query_row(
         &format!(
-            "SELECT max(rowid) FROM (SELECT rowid FROM {old} WHERE rowid > ?1 ORDER BY rowid LIMIT {ROWS_AT_ONCE})"
+            "SELECT max(_rowid_) FROM (SELECT _rowid_ FROM {old} WHERE _rowid_ > ?1 ORDER BY _rowid_ LIMIT {ROWS_AT_ONCE})"
         ),
         [after],
         |row| row.get(0),
@@ -157,7 +157,7 @@ pub(super) fn copy(
             new: &new,
             columns: &columns.join(", "),
             outside: &format!(
-                "rowid > {after} AND rowid <= {last} AND NOT ({})",
+                "_rowid_ > {after} AND _rowid_ <= {last} AND NOT ({})",
                 reachable(scopes)
             ),
         };

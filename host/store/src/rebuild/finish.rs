@@ -137,7 +137,7 @@ fn activate(
 ) -> Result<(), crate::sql::Error> {
     transaction.execute(
         "UPDATE _lantern_installation SET active = ?2, changed_at = ?3,
-             previous = CASE WHEN active IS NOT ?2 THEN active ELSE previous END
+             previous = CASE WHEN active IS DISTINCT FROM ?2 THEN active ELSE previous END
          WHERE plugin = ?1",
         params![plugin, version.0, at.0],
     )?;

@@ -280,7 +280,7 @@ fn copy_back(transaction: &Transaction<'_>, table: &str, id: RebuildId) -> Resul
     transaction
         .execute(
             &format!(
-                "INSERT INTO {table} ({columns}) SELECT {columns} FROM {} ORDER BY rowid",
+                "INSERT INTO {table} ({columns}) SELECT {columns} FROM {} ORDER BY _rowid_",
                 quote_text(&copy)
             ),
             [],

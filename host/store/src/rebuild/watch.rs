@@ -67,7 +67,7 @@ pub(super) fn begin(
 /// Removes a record.
 pub(super) fn end(connection: &Connection, id: RebuildId) -> Result<(), crate::sql::Error> {
     let triggers: Vec<String> = connection
-        .prepare("SELECT name FROM sqlite_temp_schema WHERE type = 'trigger' AND name GLOB ?1")?
+        .prepare("SELECT name FROM sqlite_temp_schema WHERE type = 'trigger' AND glob(?1, name)")?
         .query_map([trigger_glob(id)], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     for trigger in triggers {
@@ -83,7 +83,7 @@ fn trigger_glob(id: RebuildId) -> String {
 /// Whether every change to `tables` tables since [`begin`] was recorded.
 fn is_complete(connection: &Connection, id: RebuildId, tables: usize) -> Result<bool, crate::sql::Error> {
     let triggers: u32 = connection.query_row(
-        "SELECT count(*) FROM sqlite_temp_schema WHERE type = 'trigger' AND name GLOB ?1",
+        "SELECT count(*) FROM sqlite_temp_schema WHERE type = 'trigger' AND glob(?1, name)",
         [trigger_glob(id)],
         |row| row.get(0),
     )?;

@@ -63,7 +63,10 @@ impl OriginTable {
         })
     }
 
-    pub(crate) fn find_all(connection: &Connection, names: &[String]) -> Result<Vec<Self>, crate::sql::Error> {
+    pub(crate) fn find_all(
+        connection: &Connection,
+        names: &[String],
+    ) -> Result<Vec<Self>, crate::sql::Error> {
         names.iter().map(|name| Self::find(connection, name)).collect()
     }
 

@@ -56,7 +56,10 @@ fn refresh_segments(
 
 /// The first segment with rows after all stored summaries. If the segment that was the newest before a change still is
 /// unchanged, this is it.
-fn first_without_summary(connection: &Connection, set: &SegmentSet) -> Result<Option<i64>, crate::sql::Error> {
+fn first_without_summary(
+    connection: &Connection,
+    set: &SegmentSet,
+) -> Result<Option<i64>, crate::sql::Error> {
     connection
         .prepare_cached(&format!(
             "SELECT min(_rowid_) >> {SEGMENT_BITS} FROM {}
@@ -80,7 +83,11 @@ pub(super) fn refresh_all(connection: &Connection, table: &str) -> Result<(), cr
 }
 
 /// Counts the null values of a column that was added to a table with rows.
-pub(super) fn count_as_null(connection: &Connection, set: i64, column: &str) -> Result<(), crate::sql::Error> {
+pub(super) fn count_as_null(
+    connection: &Connection,
+    set: i64,
+    column: &str,
+) -> Result<(), crate::sql::Error> {
     connection
         .execute(
             "INSERT INTO _lantern_segment_facet (segments, segment, \"column\", value, rows)

@@ -1,7 +1,7 @@
 //! Sums the stored rows of segments.
 
+use crate::sql::{Connection, Row};
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row};
 
 use super::summary::{Appended, Summary};
 use super::{SEGMENT_BITS, SegmentSet, newest};
@@ -9,7 +9,7 @@ use crate::statement::quote_text;
 
 /// Reads the rows of segments.
 pub(super) struct SegmentRows<'a> {
-    statement: rusqlite::CachedStatement<'a>,
+    statement: crate::sql::Statement<'a>,
     set: &'a SegmentSet,
 }
 
@@ -17,7 +17,10 @@ pub(super) struct SegmentRows<'a> {
 const LEADING: usize = 4;
 
 impl<'a> SegmentRows<'a> {
-    pub(super) fn prepare(connection: &'a Connection, set: &'a SegmentSet) -> Result<Self, rusqlite::Error> {
+    pub(super) fn prepare(
+        connection: &'a Connection,
+        set: &'a SegmentSet,
+    ) -> Result<Self, crate::sql::Error> {
         let time = set.time.as_deref().map_or_else(|| "NULL".to_owned(), quote_text);
         let facets: String = set
             .facets
@@ -32,7 +35,7 @@ impl<'a> SegmentRows<'a> {
     }
 
     /// Sums the rows of a segment.
-    pub(super) fn summary(&mut self, segment: i64) -> Result<Summary, rusqlite::Error> {
+    pub(super) fn summary(&mut self, segment: i64) -> Result<Summary, crate::sql::Error> {
         let mut summary = Summary::new(self.set);
         let first = segment << SEGMENT_BITS;
         self.add_to(&mut summary, first, first + (1 << SEGMENT_BITS) - 1)?;
@@ -45,10 +48,10 @@ impl<'a> SegmentRows<'a> {
         summary: &mut Summary,
         first: i64,
         last: i64,
-    ) -> Result<(), rusqlite::Error> {
+    ) -> Result<(), crate::sql::Error> {
         let mut rows = self.statement.query([first, last])?;
         while let Some(row) = rows.next()? {
-            summary.add(&appended(row)?, facets(row, self.set.facets.len()));
+            summary.add(&appended(&row)?, facets(&row, self.set.facets.len()));
         }
         Ok(())
     }
@@ -58,7 +61,7 @@ impl<'a> SegmentRows<'a> {
 pub(crate) fn open_segment(
     connection: &Connection,
     set: &SegmentSet,
-) -> Result<Option<(i64, Summary)>, rusqlite::Error> {
+) -> Result<Option<(i64, Summary)>, crate::sql::Error> {
     let Some(newest) = newest(connection, &set.table)? else {
         return Ok(None);
     };
@@ -66,7 +69,7 @@ pub(crate) fn open_segment(
     Ok(Some((newest, summary)))
 }
 
-fn appended(row: &Row<'_>) -> Result<Appended, rusqlite::Error> {
+fn appended(row: &Row<'_>) -> Result<Appended, crate::sql::Error> {
     Ok(Appended {
         rowid: row.get(0)?,
         origin: row.get(1)?,

@@ -1,7 +1,7 @@
 //! The stored summaries of segments.
 
+use crate::sql::{Connection, params};
 use rusqlite::types::ToSqlOutput;
-use rusqlite::{Connection, params};
 
 use super::SegmentSet;
 use super::summary::{FacetCounts, SequenceRun, Summary};
@@ -12,7 +12,7 @@ pub(super) fn replace(
     set: &SegmentSet,
     segment: i64,
     summary: &Summary,
-) -> Result<(), rusqlite::Error> {
+) -> Result<(), crate::sql::Error> {
     remove(connection, set.id, segment)?;
     if summary.rows == 0 {
         return Ok(());
@@ -51,7 +51,7 @@ pub(super) fn replace(
 }
 
 /// Removes the summary of a segment.
-pub(super) fn remove(connection: &Connection, set: i64, segment: i64) -> Result<(), rusqlite::Error> {
+pub(super) fn remove(connection: &Connection, set: i64, segment: i64) -> Result<(), crate::sql::Error> {
     for table in ["segment", "segment_origin", "segment_facet"] {
         connection
             .prepare_cached(&format!(
@@ -67,7 +67,7 @@ pub(super) fn read(
     connection: &Connection,
     set: &SegmentSet,
     segment: i64,
-) -> Result<Summary, rusqlite::Error> {
+) -> Result<Summary, crate::sql::Error> {
     let mut summary = Summary::new(set);
     let mut totals = connection.prepare_cached(
         "SELECT rows, untimed, time_min, time_max FROM _lantern_segment WHERE segments = ?1 AND segment = ?2",

@@ -117,7 +117,11 @@ async fn summaries_equal_a_recount_after_random_changes() {
                 after += count;
             }
         }
-        assert_eq!(check(scene.store.path().unwrap()).unwrap().problems, [], "round {round}");
+        assert_eq!(
+            check(scene.store.path().unwrap()).unwrap().problems,
+            [],
+            "round {round}"
+        );
     }
     assert!(refused > 0 && expired > 0, "{refused} refused, {expired} expired");
 }

@@ -202,7 +202,7 @@ impl<'a> Finder<'a> {
         let name = format!("t.{}", quote(&column.name));
         let is_merged = matches!(self.lead, Lead::Choice(_));
         if column.column_type == ColumnType::Text && !is_merged {
-            format!("iif(octet_length({name}) > {KEY_BYTES_MAX}, x'', {name})")
+            format!("CASE WHEN octet_length({name}) > {KEY_BYTES_MAX} THEN x'' ELSE {name} END")
         } else {
             name
         }

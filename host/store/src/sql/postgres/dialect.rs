@@ -1,27 +1,58 @@
-//! Statements with the parameters of SQLite (`?1`) as statements of PostgreSQL (`$1`).
+//! Statements of the host, which are written for SQLite, as statements of PostgreSQL. They differ in the parameters (`?1` and
+//! `$1`), in the name of a 64-bit real, in empty bytes, and in a join that keeps the order of its tables: PostgreSQL plans
+//! it by its statistics.
 
 use std::borrow::Cow;
 
-/// The statement with PostgreSQL's parameters. Text in quotes is left alone.
+/// The statement for PostgreSQL. Parameters inside quotes are left alone.
 pub(crate) fn portable(sql: &str) -> Cow<'_, str> {
-    if !sql.contains('?') {
-        return Cow::Borrowed(sql);
+    let mut text = Cow::Borrowed(sql);
+    for (sqlite, postgres) in [("x''", "''::bytea"), (" AS REAL)", " AS DOUBLE PRECISION)")] {
+        if text.contains(sqlite) {
+            text = Cow::Owned(text.replace(sqlite, postgres));
+        }
     }
+    if text.contains(ORDERED_JOIN) {
+        text = Cow::Owned(joins(&text));
+    }
+    if text.contains('?') {
+        text = Cow::Owned(parameters(&text));
+    }
+    text
+}
+
+const ORDERED_JOIN: &str = "CROSS JOIN ";
+
+/// Replaces the joins that have a condition. One without a condition is the same in both.
+fn joins(sql: &str) -> String {
+    let mut parts = sql.split(ORDERED_JOIN);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        // The joined table and its name, then the condition.
+        let has_condition = part.split_whitespace().take(4).any(|word| word == "ON");
+        text.push_str(if has_condition { "JOIN " } else { ORDERED_JOIN });
+        text.push_str(part);
+    }
+    text
+}
+
+fn parameters(sql: &str) -> String {
     let mut quote = None;
-    let replaced = sql.chars().map(|character| match (quote, character) {
-        (None, '\'' | '"') => {
-            quote = Some(character);
-            character
-        }
-        (Some(open), close) if open == close => {
-            // A doubled quote ends the text and begins it again, with the same effect.
-            quote = None;
-            character
-        }
-        (None, '?') => '$',
-        _ => character,
-    });
-    Cow::Owned(replaced.collect())
+    sql.chars()
+        .map(|character| match (quote, character) {
+            (None, '\'' | '"') => {
+                quote = Some(character);
+                character
+            }
+            (Some(open), close) if open == close => {
+                // A doubled quote ends the text and begins it again, with the same effect.
+                quote = None;
+                character
+            }
+            (None, '?') => '$',
+            _ => character,
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -29,7 +60,7 @@ mod tests {
     use super::portable;
 
     #[test]
-    fn parameters_are_replaced_outside_quotes() {
+    fn a_statement_is_translated_outside_quotes() {
         for (sql, expected) in [
             ("SELECT 1", "SELECT 1"),
             ("SELECT ?1, ?12", "SELECT $1, $12"),
@@ -37,6 +68,14 @@ mod tests {
             (
                 "SELECT 'it''s ?' FROM \"a?b\" WHERE x = ?2",
                 "SELECT 'it''s ?' FROM \"a?b\" WHERE x = $2",
+            ),
+            (
+                "SELECT CAST(sum(v) AS REAL) FROM p CROSS JOIN \"t\" AS t ON t.r = p.r",
+                "SELECT CAST(sum(v) AS DOUBLE PRECISION) FROM p JOIN \"t\" AS t ON t.r = p.r",
+            ),
+            (
+                "SELECT 1 FROM v CROSS JOIN b WHERE x = x''",
+                "SELECT 1 FROM v CROSS JOIN b WHERE x = ''::bytea",
             ),
         ] {
             assert_eq!(portable(sql), expected);
