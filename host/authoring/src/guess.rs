@@ -3,6 +3,7 @@
 
 mod field;
 
+use std::collections::HashMap;
 use std::fmt;
 
 use chrono::{DateTime, FixedOffset};
@@ -10,7 +11,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value as Tree;
 use serde_json::value::RawValue;
 
-use lantern_model::batch::{Delivery, Timestamp};
+use lantern_model::batch::{Delivery, Timestamp, Value};
 use lantern_model::limits::SYSTEM_COLUMNS;
 use lantern_model::schema::{ColumnType, Role};
 
@@ -94,7 +95,12 @@ pub enum Content {
 }
 
 /// The fields of an object, in order.
-struct Fields(Vec<(String, Box<RawValue>)>);
+struct Fields {
+    /// Names and values. A repeated field has its last value, as most parsers read it.
+    fields: Vec<(String, Box<RawValue>)>,
+    /// The first field that occurs more than once.
+    repeated: Option<String>,
+}
 
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -107,42 +113,71 @@ impl<'de> Deserialize<'de> for Fields {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(field) = map.next_entry()? {
-                    fields.push(field);
+                let (mut fields, mut repeated) = (Vec::new(), None);
+                let mut indexes: HashMap<String, usize> = HashMap::new();
+                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                    match indexes.get(&name) {
+                        Some(&index) => {
+                            fields[index] = (name.clone(), value);
+                            repeated.get_or_insert(name);
+                        }
+                        None => {
+                            indexes.insert(name.clone(), fields.len());
+                            fields.push((name, value));
+                        }
+                    }
                 }
-                Ok(Fields(fields))
+                Ok(Fields { fields, repeated })
             }
         }
         deserializer.deserialize_map(InOrder)
     }
 }
 
-/// Derives a table with this name from at least one message.
+/// Derives a table with this name from at least one message: the first of these in which a message can be stored.
+///
+/// 1. A column for each field, if all messages are JSON objects.
+/// 2. One column with the JSON document.
+/// 3. One column with the text.
 pub fn guess(messages: &[Delivery], table: &str) -> Guess {
-    let objects: Option<Vec<Fields>> = messages
-        .iter()
-        .map(|message| serde_json::from_slice(&message.payload).ok())
-        .collect();
-    match objects {
-        Some(objects) if objects.iter().any(|fields| !fields.0.is_empty()) => {
-            guess_from_objects(&objects, table)
-        }
-        _ => guess_from_payloads(messages),
+    let stores_a_message = |guess: &Guess| messages.iter().any(|message| guess.values(message).is_ok());
+    let objects = objects(messages);
+    let is_object = objects.is_some();
+    let by_field = objects.map(|objects| guess_from_objects(&objects, table));
+    if let Some(guess) = by_field.filter(stores_a_message) {
+        return guess;
     }
+    let reason = match is_object {
+        true => "no message can be stored in a column for each field",
+        false => "not all messages are JSON objects",
+    };
+    let document = one_column(Shape::Documents, "document", ColumnType::Json, reason);
+    if messages.iter().all(is_json) && stores_a_message(&document) {
+        return document;
+    }
+    let reason = match messages.iter().all(is_json) {
+        true => "no message can be stored as JSON",
+        false => "the messages are not JSON",
+    };
+    one_column(Shape::Text, "line", ColumnType::Text, reason)
 }
 
-fn guess_from_payloads(messages: &[Delivery]) -> Guess {
-    let is_json = |message: &Delivery| serde_json::from_slice::<&RawValue>(&message.payload).is_ok();
-    let (shape, name, column_type, reason) = match messages.iter().all(is_json) {
-        true => (
-            Shape::Documents,
-            "document",
-            ColumnType::Json,
-            "not all messages are JSON objects",
-        ),
-        false => (Shape::Text, "line", ColumnType::Text, "the messages are not JSON"),
-    };
+/// The messages, if all are JSON objects and any has fields.
+fn objects(messages: &[Delivery]) -> Option<Vec<Fields>> {
+    let objects = messages
+        .iter()
+        .map(|message| serde_json::from_slice(&message.payload).ok());
+    let objects: Vec<Fields> = objects.collect::<Option<_>>()?;
+    let has_fields = objects.iter().any(|object| !object.fields.is_empty());
+    has_fields.then_some(objects)
+}
+
+fn is_json(message: &Delivery) -> bool {
+    serde_json::from_slice::<&RawValue>(&message.payload).is_ok()
+}
+
+/// A table with the whole payload in one column.
+fn one_column(shape: Shape, name: &str, column_type: ColumnType, reason: &str) -> Guess {
     let mut columns = vec![Column {
         name: name.to_owned(),
         content: Content::Payload,
@@ -217,7 +252,7 @@ fn guess_from_objects(objects: &[Fields], table: &str) -> Guess {
 /// The statistics of each field, in the order of its first occurrence.
 fn field_stats(objects: &[Fields]) -> Vec<FieldStats> {
     let mut stats: Vec<FieldStats> = Vec::new();
-    for (name, value) in objects.iter().flat_map(|fields| &fields.0) {
+    for (name, value) in objects.iter().flat_map(|object| &object.fields) {
         let index = stats.iter().position(|field| field.name == *name);
         let index = index.unwrap_or_else(|| {
             stats.push(FieldStats::new(name));
@@ -334,7 +369,7 @@ fn column_name(field: &str) -> String {
     if ["crate", "self", "super"].contains(&name.as_str()) || SYSTEM_COLUMNS.contains(&name.as_str()) {
         name.push_str("_field");
     }
-    name.truncate(60);
+    name.truncate(59); // A name has at most 63 characters, and `unused` appends up to four.
     name
 }
 
@@ -349,50 +384,79 @@ fn unused(name: &str, others: &[Column]) -> String {
     candidate
 }
 
-/// Parses a time like the SDK, which is more lenient than RFC 3339.
-fn micros(text: &str) -> Option<i64> {
+/// Parses a time like the SDK, which is more lenient than RFC 3339. `None` for times that no column can store.
+fn parse_time(text: &str) -> Option<Timestamp> {
     let time = DateTime::parse_from_rfc3339(text)
         .or_else(|_| text.parse::<DateTime<FixedOffset>>())
         .ok()?;
-    Some(time.timestamp_micros())
+    Some(Timestamp(time.timestamp_micros())).filter(|time| time.is_admissible())
 }
 
 impl Guess {
-    /// The values of these columns for a message, in the format of expected outcomes. `None` if the message does not fit.
-    pub fn values(&self, message: &Delivery) -> Option<serde_json::Map<String, Tree>> {
+    /// The row of a message: its values by column.
+    ///
+    /// # Errors
+    /// Why the message does not become a row.
+    pub fn values(&self, message: &Delivery) -> Result<Vec<(&str, Value)>, String> {
         let fields = match self.shape {
-            Shape::Objects => serde_json::from_slice::<Fields>(&message.payload).ok()?.0,
+            Shape::Objects => fields(message)?,
             Shape::Documents | Shape::Text => Vec::new(),
         };
         let values = self.columns.iter().map(|column| {
-            let value = match &column.content {
-                Content::Published => Tree::from(message.published().to_rfc3339()),
-                Content::Payload => Tree::from(std::str::from_utf8(&message.payload).ok()?.trim()),
-                Content::Field(name) => {
-                    let field = fields.iter().find(|(field, _)| field == name);
-                    field.map_or(Some(Tree::Null), |(_, raw)| column_value(column, raw))?
-                }
+            let mut value = match &column.content {
+                Content::Published => Value::Timestamp(message.published()),
+                Content::Payload => payload(message, column.column_type)?,
+                Content::Field(name) => match fields.iter().find(|(field, _)| field == name) {
+                    Some((_, raw)) => field_value(column, raw)?,
+                    None => Value::Null,
+                },
             };
-            Some((column.name.clone(), value))
+            let checked = column.column_type.check(&mut value, column.nullable);
+            checked.map_err(|problem| format!("{}: {problem}", column.name))?;
+            Ok((column.name.as_str(), value))
         });
         values.collect()
     }
 }
 
-fn column_value(column: &Column, raw: &RawValue) -> Option<Tree> {
+/// The fields of a message that is an object.
+fn fields(message: &Delivery) -> Result<Vec<(String, Box<RawValue>)>, String> {
+    let object: Fields = serde_json::from_slice(&message.payload).map_err(|error| error.to_string())?;
+    match object.repeated {
+        None => Ok(object.fields),
+        Some(name) => Err(format!(
+            "the field {name:?} occurs more than once; a plugin in Rust rejects the message, JavaScript and Python use \
+             the last value"
+        )),
+    }
+}
+
+fn payload(message: &Delivery, column_type: ColumnType) -> Result<Value, String> {
+    let text = std::str::from_utf8(&message.payload).map_err(|error| format!("not UTF-8: {error}"))?;
+    let text = text.trim().to_owned();
+    Ok(match column_type {
+        ColumnType::Json => Value::Json(text),
+        _ => Value::Text(text),
+    })
+}
+
+fn field_value(column: &Column, raw: &RawValue) -> Result<Value, String> {
     if raw.get() == "null" && column.nullable {
-        return Some(Tree::Null);
+        return Ok(Value::Null);
     }
     if column.column_type == ColumnType::Json {
         // Not parsed: JSON may contain what no library can represent.
-        return Some(Tree::from(raw.get()));
+        return Ok(Value::Json(raw.get().to_owned()));
     }
-    let tree: Tree = serde_json::from_str(raw.get()).ok()?;
-    Some(match column.column_type {
-        ColumnType::Real => Tree::from(tree.as_f64()?),
-        ColumnType::Timestamp => Tree::from(Timestamp(micros(tree.as_str()?)?).to_rfc3339()),
-        _ => tree,
-    })
+    let tree: Tree = serde_json::from_str(raw.get()).map_err(|error| format!("{}: {error}", column.name))?;
+    let value = match column.column_type {
+        ColumnType::Boolean => tree.as_bool().map(Value::Boolean),
+        ColumnType::Integer => tree.as_i64().map(Value::Integer),
+        ColumnType::Real => tree.as_f64().map(Value::Real),
+        ColumnType::Timestamp => tree.as_str().and_then(parse_time).map(Value::Timestamp),
+        _ => tree.as_str().map(|text| Value::Text(text.to_owned())),
+    };
+    value.ok_or_else(|| format!("{}: not of type {}", column.name, column.column_type))
 }
 
 #[cfg(test)]

@@ -7,13 +7,14 @@ mod script;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value as Tree, json};
+use serde_json::{Map, Value as Tree, json};
 
 use super::fixture;
-use super::guess::{Guess, guess};
+use super::guess::{Guess, Shape, guess};
+use super::outcome::render_value;
 use super::sample::Sample;
 use super::sdk;
-use lantern_model::batch::Delivery;
+use lantern_model::batch::{Delivery, Value};
 use lantern_model::limits::TABLE_NAME_BYTES_MAX;
 use lantern_model::schema::{ColumnType, PluginName, TableName};
 
@@ -77,6 +78,8 @@ pub struct NewProject {
     pub notes: Vec<String>,
     /// Number of fixtures.
     pub fixtures: usize,
+    /// Number of fixtures with the expected row.
+    pub expected: usize,
     /// Source file of the plugin.
     pub source_file: &'static str,
 }
@@ -134,14 +137,20 @@ pub fn create(dir: &Path, plan: Plan) -> Result<NewProject, ScaffoldError> {
             source,
         })?;
     }
-    let fixtures = write_fixtures(dir, &names, &guess, &sample, plan.language)?;
+    let fixtures = Fixtures::choose(&guess, &sample, plan.language);
+    fixtures.write(&dir.join(fixture::FOLDER), &names, &guess, &sample)?;
     Ok(NewProject {
         dir: dir.to_owned(),
         messages: sample.messages.len(),
         origin: sample.origin,
-        notes: sample.notes,
+        notes: [sample.notes, fixtures.notes].concat(),
         guess,
-        fixtures,
+        fixtures: fixtures.messages.len(),
+        expected: if fixtures.have_rows {
+            fixtures.messages.len()
+        } else {
+            0
+        },
         source_file: plan.language.source_file(),
     })
 }
@@ -166,47 +175,105 @@ pub fn table_name(plugin: &PluginName) -> String {
     name
 }
 
-fn write_fixtures(
-    dir: &Path,
-    names: &Names,
-    guess: &Guess,
-    sample: &Sample,
-    language: Language,
-) -> Result<usize, ScaffoldError> {
-    let folder = dir.join(fixture::FOLDER);
-    let chosen = &sample.messages[..sample.messages.len().min(FIXTURES_MAX)];
-    for (index, message) in chosen.iter().enumerate() {
-        let stem = format!("sample-{}", index + 1);
-        // A plain file contains only the payload; the other fields have defaults.
-        let plain = fixture::message(&names.subjects, 0, message.payload.clone());
-        let (name, text, delivery): (_, _, &Delivery) = match sample.has_envelopes {
-            true => (
-                format!("{stem}.message.json"),
-                fixture::envelope(message).into_bytes(),
-                message,
-            ),
-            false if guess.shape == super::guess::Shape::Text => {
-                (format!("{stem}.txt"), message.payload.to_vec(), &plain)
+/// The messages that become fixtures.
+struct Fixtures {
+    /// Their indexes in the sample.
+    messages: Vec<usize>,
+    /// Whether the row of each is known.
+    have_rows: bool,
+    notes: Vec<String>,
+}
+
+impl Fixtures {
+    /// Chooses the first messages that become rows, or the first messages if none does.
+    fn choose(guess: &Guess, sample: &Sample, language: Language) -> Self {
+        let total = sample.messages.len();
+        let (mut messages, mut problems) = (Vec::new(), Vec::new());
+        for (index, message) in sample.messages.iter().enumerate() {
+            match guess.values(message) {
+                Ok(_) => messages.push(index),
+                Err(problem) => problems.push((index, problem)),
             }
-            false => (format!("{stem}.json"), message.payload.to_vec(), &plain),
-        };
-        write(&folder.join(name), text)?;
-        // Other languages than Rust format nested JSON differently; the author accepts those with `--bless`.
-        let is_known = language == Language::Rust
-            || guess
-                .columns
-                .iter()
-                .all(|column| column.column_type != ColumnType::Json);
-        if let Some(values) = guess.values(delivery).filter(|_| is_known) {
-            let row = json!({ "write": 0, "table": names.table, "values": values });
-            let expected: Tree = json!({ "rows": [row] });
-            write(
-                &folder.join(format!("{stem}.expected.json")),
-                format!("{expected:#}\n"),
-            )?;
+        }
+        let mut notes = Vec::new();
+        let mut have_rows = !messages.is_empty();
+        if let Some((index, problem)) = problems.first() {
+            let (number, count) = (index + 1, problems.len());
+            notes.push(match have_rows {
+                true => format!("{count} of {total} messages are not used as fixtures; the first is message {number}: {problem}"),
+                false => format!(
+                    "no message becomes a row of this table; message {number}: {problem}. Change {}, then accept the \
+                     outcomes with `lantern plugin test --bless`",
+                    language.source_file()
+                ),
+            });
+        }
+        if messages.is_empty() {
+            messages = (0..total).collect();
+        }
+        messages.truncate(FIXTURES_MAX);
+        let has_json = guess
+            .columns
+            .iter()
+            .any(|column| column.column_type == ColumnType::Json);
+        if have_rows && has_json && language != Language::Rust {
+            have_rows = false;
+            notes.push(
+                "the fixtures have no expected rows, because the language determines the format of JSON columns: review \
+                 the outcomes of `lantern plugin test`, then accept them with `--bless`"
+                    .to_owned(),
+            );
+        }
+        Self {
+            messages,
+            have_rows,
+            notes,
         }
     }
-    Ok(chosen.len())
+
+    fn write(
+        &self,
+        folder: &Path,
+        names: &Names,
+        guess: &Guess,
+        sample: &Sample,
+    ) -> Result<(), ScaffoldError> {
+        let chosen = self
+            .messages
+            .iter()
+            .filter_map(|&index| sample.messages.get(index));
+        for (number, message) in (1..).zip(chosen) {
+            let stem = format!("sample-{number}");
+            // A plain file contains only the payload; the other fields have defaults.
+            let plain = fixture::message(&names.subjects, 0, message.payload.clone());
+            let (name, text, delivery): (_, _, &Delivery) = match sample.has_envelopes {
+                true => (
+                    format!("{stem}.message.json"),
+                    fixture::envelope(message).into_bytes(),
+                    message,
+                ),
+                false if guess.shape == Shape::Text => {
+                    (format!("{stem}.txt"), message.payload.to_vec(), &plain)
+                }
+                false => (format!("{stem}.json"), message.payload.to_vec(), &plain),
+            };
+            write(&folder.join(name), text)?;
+            if let (true, Ok(values)) = (self.have_rows, guess.values(delivery)) {
+                let path = folder.join(format!("{stem}.expected.json"));
+                write(&path, format!("{:#}\n", expected(&names.table, &values)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The expected outcome: one row.
+fn expected(table: &str, values: &[(&str, Value)]) -> Tree {
+    let values: Map<String, Tree> = values
+        .iter()
+        .map(|(column, value)| ((*column).to_owned(), render_value(value)))
+        .collect();
+    json!({ "rows": [{ "write": 0, "table": table, "values": values }] })
 }
 
 fn write(path: &Path, text: impl AsRef<[u8]>) -> Result<(), ScaffoldError> {

@@ -173,6 +173,60 @@ fn a_new_plugin_stores_rows_and_common_mistakes_are_explained() {
     mistakes(&project);
 }
 
+/// Samples with values that a table stores in another way, or not at all.
+#[test]
+fn a_project_from_an_odd_sample_passes_its_first_test() {
+    let dir = workplace("odd");
+    let deep = format!("{}{}", "[".repeat(2_000), "]".repeat(2_000));
+    let mixed = [
+        // Windows programs write a byte order mark.
+        "\u{feff}{\"id\":\"a\",\"x\":1e400}".to_owned(),
+        "{\"id\":\"b\",\"id\":\"c\"}".to_owned(),
+        format!("{{\"id\":\"d\",\"x\":{deep}}}"),
+        "{\"id\":\"e\",\"x\":\"\\ud800\",\"n\":\"a\\u0000b\"}".to_owned(),
+        "{\"id\":\"f\",\"r\":1547188415.8574971,\"at\":\"+12345-01-01T00:00:00Z\"}".to_owned(),
+    ];
+    for (name, sample, fixtures, note) in [
+        (
+            "mixed",
+            mixed.join("\r\n"),
+            3,
+            "2 of 5 messages are not used as fixtures; the first is message 2: the field \"id\" occurs more than once",
+        ),
+        (
+            "repeated",
+            "{\"a\":1,\"a\":\"x\"}\n".to_owned(),
+            1,
+            "no message can be stored in a column for each field",
+        ),
+        (
+            "deep",
+            format!("{{\"x\":{deep}}}\n"),
+            1,
+            "no message can be stored as JSON",
+        ),
+    ] {
+        std::fs::write(dir.join("sample.jsonl"), sample).unwrap();
+        let created = succeeds(&["plugin", "new", name, "--sample", "sample.jsonl"], &dir);
+        has(&created, &[note, "with the expected rows"]);
+        lock(&dir.join(name));
+        let tested = succeeds(&["plugin", "test"], &dir.join(name));
+        let cases = format!("{fixtures} case{} ok", if fixtures == 1 { "" } else { "s" });
+        has(&tested, &[cases.as_str()]);
+    }
+
+    std::fs::write(dir.join("sample.bin"), b"\xff\xfe\x00").unwrap();
+    let created = succeeds(&["plugin", "new", "bytes", "--sample", "sample.bin"], &dir);
+    has(
+        &created,
+        &[
+            "no message becomes a row of this table; message 1: not UTF-8",
+            "`lantern plugin test --bless`",
+            "without the expected rows",
+        ],
+    );
+}
+
 fn pack(project: &Path) {
     let refused = fails(&["plugin", "pack", "--license", "mine alone"], project);
     has(&refused, &["the licence \"mine alone\" cannot be used", "SPDX"]);

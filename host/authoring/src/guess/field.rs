@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value as Tree;
 use serde_json::value::RawValue;
 
-use super::{Column, Content, DISTINCT_MAX, append_reason, column_name, micros, unused};
+use super::{Column, Content, DISTINCT_MAX, append_reason, column_name, parse_time, unused};
 use lantern_model::schema::{ColumnType, Role};
 
 /// Most values of a facet, so that the dashboard can list them.
@@ -94,7 +94,7 @@ pub(super) struct FieldStats {
     texts: usize,
     times: usize,
     nested: usize,
-    /// Values that are JSON, but that no library represents: `1e400`, a lone surrogate, or very deep nesting.
+    /// Values that are JSON, but that no other type stores: `1e400`, a lone surrogate, a NUL character, or very deep nesting.
     unreadable: usize,
     longest: usize,
     pub(super) distinct: HashSet<String>,
@@ -131,9 +131,13 @@ impl FieldStats {
                 }
                 tree.to_string()
             }
+            Tree::String(text) if text.contains('\0') => {
+                self.unreadable += 1;
+                return;
+            }
             Tree::String(text) => {
                 self.texts += 1;
-                self.times += usize::from(micros(text).is_some());
+                self.times += usize::from(parse_time(text).is_some());
                 self.longest = self.longest.max(text.chars().count());
                 text.clone()
             }

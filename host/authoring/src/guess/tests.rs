@@ -140,17 +140,86 @@ fn an_identifier_of_something_else_is_no_key() {
     assert_eq!(of(&many.join("\n")).key.as_deref(), Some("trip_id"));
 }
 
+/// The row of a message as text, or why there is none.
+fn row(guess: &Guess, message: &Delivery) -> Result<Vec<String>, String> {
+    let values = guess.values(message)?;
+    let values = values.iter().map(|(column, value)| match value {
+        Value::Json(text) => format!("{column} json {text}"),
+        value => format!("{column} {value}"),
+    });
+    Ok(values.collect())
+}
+
 #[test]
-fn values_without_an_exact_representation_are_json() {
-    let deep = format!("{}{}", "[".repeat(2_000), "]".repeat(2_000));
-    let text = format!(r#"{{"large":1e400,"lone":"\ud800","deep":{deep}}}"#);
+fn values_that_no_other_type_stores_are_json() {
+    let text = r#"{"large":1e400,"lone":"\ud800","nul":"a\u0000b","late":"+12345-01-01T00:00:00Z"}"#;
     let sample = sample::split(text.as_bytes(), "x".to_owned()).unwrap();
     let guess = guess(&sample.messages, "odd");
-    assert_eq!(columns(&guess)[..3], ["large: json", "lone: json", "deep: json"]);
-    let values = guess.values(&sample.messages[0]).unwrap();
-    assert_eq!(values["large"], "1e400");
-    assert_eq!(values["lone"], r#""\ud800""#);
-    assert_eq!(values["deep"], deep);
+    assert_eq!(
+        columns(&guess)[..4],
+        ["large: json", "lone: json", "nul: json", "late: text"]
+    );
+    assert_eq!(
+        row(&guess, &sample.messages[0]).unwrap()[..4],
+        [
+            "large json 1e400",
+            r#"lone json "\ud800""#,
+            r#"nul json "a\u0000b""#,
+            "late +12345-01-01T00:00:00Z"
+        ]
+    );
+}
+
+#[test]
+fn a_message_that_repeats_a_field_is_not_a_row() {
+    let text = "{\"a\":1}\n{\"a\":true,\"a\":2}\n";
+    let sample = sample::split(text.as_bytes(), "x".to_owned()).unwrap();
+    let some = guess(&sample.messages, "odd");
+    assert_eq!(columns(&some)[..1], ["a: integer"], "the last value counts");
+    assert!(row(&some, &sample.messages[0]).is_ok());
+    let problem = row(&some, &sample.messages[1]).unwrap_err();
+    assert!(
+        problem.starts_with("the field \"a\" occurs more than once"),
+        "{problem}"
+    );
+
+    // Without another message, the table stores the document as it is.
+    let only = guess(&sample.messages[1..], "odd");
+    assert_eq!(columns(&only), ["document: json", "stored_at: timestamp time"]);
+    let document = &row(&only, &sample.messages[1]).unwrap()[0];
+    assert_eq!(document, r#"document json {"a":true,"a":2}"#);
+}
+
+#[test]
+fn json_that_no_column_stores_becomes_text() {
+    let deep = format!("{{\"deep\":{}{}}}", "[".repeat(2_000), "]".repeat(2_000));
+    let sample = sample::split(format!("{deep}\n{{}}").as_bytes(), "x".to_owned()).unwrap();
+    let some = guess(&sample.messages, "odd");
+    assert_eq!(columns(&some)[..1], ["deep: json?"]);
+    let problem = row(&some, &sample.messages[0]).unwrap_err();
+    assert!(
+        problem.contains("deep: a JSON document that is nested 2000 deep"),
+        "{problem}"
+    );
+
+    let only = guess(&sample.messages[..1], "odd");
+    assert_eq!(columns(&only), ["line: text", "stored_at: timestamp time"]);
+    assert_eq!(
+        row(&only, &sample.messages[0]).unwrap()[0],
+        format!("line {deep}")
+    );
+}
+
+#[test]
+fn long_field_names_that_begin_alike_stay_valid_column_names() {
+    let fields: Vec<String> = (0..200)
+        .map(|number| format!(r#""{}{number}":1"#, "a".repeat(80)))
+        .collect();
+    let guess = of(&format!("{{{}}}", fields.join(",")));
+    for column in &guess.columns {
+        lantern_model::schema::ColumnName::parse(&column.name).unwrap();
+    }
+    assert_eq!(guess.columns.len(), 201);
 }
 
 #[test]

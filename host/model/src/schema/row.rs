@@ -2,7 +2,7 @@
 
 use serde::de::IgnoredAny;
 
-use super::{Column, ColumnType, Manifest, Write};
+use super::{ColumnType, Manifest, Write};
 use crate::batch::{Row, Value};
 use crate::limits::JSON_DEPTH_MAX;
 
@@ -34,8 +34,8 @@ impl Manifest {
         }
         for (value, &column) in row.values.iter_mut().zip(&write.columns) {
             let column = &table.columns[column];
-            check_value(value, column)
-                .map_err(|problem| self.in_place(write, &format!("column {}", column.name), &problem))?;
+            let checked = column.column_type.check(value, column.nullable);
+            checked.map_err(|problem| self.in_place(write, &format!("column {}", column.name), &problem))?;
         }
         self.measured_keys
             .check(row)
@@ -47,42 +47,49 @@ impl Manifest {
     }
 }
 
-fn check_value(value: &mut Value, column: &Column) -> Result<(), String> {
-    match (&*value, column.column_type) {
-        (Value::Null, _) if column.nullable => Ok(()),
-        (Value::Null, _) => Err("null, but the column is not nullable".to_owned()),
-        (Value::Timestamp(time), ColumnType::Timestamp) if time.is_admissible() => Ok(()),
-        (Value::Timestamp(time), ColumnType::Timestamp) => Err(format!(
-            "the time {} (microseconds since 1970) is outside the years 0000 to 9999",
-            time.0
-        )),
-        // SQLite would silently store NaN as NULL, and negative zero as zero.
-        (Value::Real(real), ColumnType::Real) if real.is_finite() => {
-            if *real == 0.0 {
-                *value = Value::Real(0.0);
-            }
-            Ok(())
-        }
-        (Value::Real(real), ColumnType::Real) => Err(format!("{real} is not finite")),
-        (Value::Integer(integer), ColumnType::Real) => {
-            let integer = *integer;
-            if (-EXACT_IN_REAL..=EXACT_IN_REAL).contains(&integer) {
-                #[allow(clippy::cast_precision_loss, reason = "the range was checked")]
-                let real = integer as f64;
-                *value = Value::Real(real);
+impl ColumnType {
+    /// Checks a value for a column of this type, and replaces values that databases would store differently: an integer in
+    /// a `real` column becomes a real, and negative zero becomes zero.
+    ///
+    /// # Errors
+    /// A phrase that names the problem.
+    pub fn check(self, value: &mut Value, nullable: bool) -> Result<(), String> {
+        match (&*value, self) {
+            (Value::Null, _) if nullable => Ok(()),
+            (Value::Null, _) => Err("null, but the column is not nullable".to_owned()),
+            (Value::Timestamp(time), ColumnType::Timestamp) if time.is_admissible() => Ok(()),
+            (Value::Timestamp(time), ColumnType::Timestamp) => Err(format!(
+                "the time {} (microseconds since 1970) is outside the years 0000 to 9999",
+                time.0
+            )),
+            // SQLite would silently store NaN as NULL, and negative zero as zero.
+            (Value::Real(real), ColumnType::Real) if real.is_finite() => {
+                if *real == 0.0 {
+                    *value = Value::Real(0.0);
+                }
                 Ok(())
-            } else {
-                Err(format!("{integer} is not exact as a real"))
             }
+            (Value::Real(real), ColumnType::Real) => Err(format!("{real} is not finite")),
+            (Value::Integer(integer), ColumnType::Real) => {
+                let integer = *integer;
+                if (-EXACT_IN_REAL..=EXACT_IN_REAL).contains(&integer) {
+                    #[allow(clippy::cast_precision_loss, reason = "the range was checked")]
+                    let real = integer as f64;
+                    *value = Value::Real(real);
+                    Ok(())
+                } else {
+                    Err(format!("{integer} is not exact as a real"))
+                }
+            }
+            (Value::Text(text), ColumnType::Text) => check_text(text),
+            // A document cannot contain a NUL character.
+            (Value::Json(text), ColumnType::Json) => check_json(text),
+            (other, expected) if other.column_type() == Some(expected) => Ok(()),
+            (other, expected) => Err(format!(
+                "a value of type {}, but the column is {expected}",
+                other.column_type().map_or("null", ColumnType::as_str)
+            )),
         }
-        (Value::Text(text), ColumnType::Text) => check_text(text),
-        // A document cannot contain a NUL character.
-        (Value::Json(text), ColumnType::Json) => check_json(text),
-        (other, expected) if other.column_type() == Some(expected) => Ok(()),
-        (other, expected) => Err(format!(
-            "a value of type {}, but the column is {expected}",
-            other.column_type().map_or("null", ColumnType::as_str)
-        )),
     }
 }
 
@@ -143,20 +150,9 @@ mod tests {
     use crate::batch::Timestamp;
     use crate::schema::Role;
 
-    fn column(column_type: ColumnType, nullable: bool) -> Column {
-        Column {
-            name: super::super::ColumnName::parse("c").unwrap(),
-            column_type,
-            nullable,
-            role: Role::None,
-            doc: String::new(),
-            hints: Vec::new(),
-        }
-    }
-
     #[track_caller]
     fn check(mut value: Value, column_type: ColumnType, expected: Result<Value, &str>) {
-        match (check_value(&mut value, &column(column_type, false)), expected) {
+        match (column_type.check(&mut value, false), expected) {
             (Ok(()), Ok(expected)) => assert_eq!(value, expected),
             (Err(problem), Err(words)) => assert!(problem.contains(words), "{words:?} is not in {problem:?}"),
             (result, expected) => panic!("{result:?} where {expected:?} was expected"),
@@ -173,7 +169,7 @@ mod tests {
         check(Value::Integer(3), ColumnType::Real, Ok(Value::Real(3.0)));
         check(Value::Integer(i64::MAX), ColumnType::Real, Err("not exact"));
         let mut zero = Value::Real(-0.0);
-        assert_eq!(check_value(&mut zero, &column(ColumnType::Real, false)), Ok(()));
+        assert_eq!(ColumnType::Real.check(&mut zero, false), Ok(()));
         assert!(
             matches!(zero, Value::Real(zero) if zero.is_sign_positive()),
             "{zero:?}"
@@ -237,7 +233,7 @@ mod tests {
                 Err("outside the years 0000 to 9999"),
             );
         }
-        assert!(check_value(&mut Value::Null, &column(ColumnType::Blob, true)).is_ok());
+        assert!(ColumnType::Blob.check(&mut Value::Null, true).is_ok());
     }
 
     #[test]

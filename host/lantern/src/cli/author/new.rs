@@ -116,9 +116,10 @@ fn render(project: &NewProject, table: &str, stream: &str, subjects: &str) -> St
         text.push_str(&format!("  note: {note}\n"));
     }
     text.push_str(&format!(
-        "{} in {} with the expected rows\n\nnext: review {}, then\n  cd {}\n  lantern plugin test\n  lantern plugin dev\n",
+        "{} in {} {} the expected rows\n\nnext: review {}, then\n  cd {}\n  lantern plugin test\n  lantern plugin dev\n",
         count(project.fixtures, "fixture"),
         project.dir.join("fixtures").display(),
+        if project.expected > 0 { "with" } else { "without" },
         project.dir.join(project.source_file).display(),
         quoted(&project.dir),
     ));
