@@ -12,9 +12,10 @@ use crate::{
     workspace::{Package, Profile, Workspace},
 };
 
-const EXCLUDED: [&str; 5] = [
+const EXCLUDED: [&str; 6] = [
     "misbehaving",
     "evolving",
+    "scripted",
     "github-webhooks",
     "otel-logs",
     "syslog",

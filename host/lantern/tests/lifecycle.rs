@@ -19,6 +19,8 @@ mod evolving;
 mod nats;
 #[path = "support/query.rs"]
 mod query;
+#[path = "support/scripted.rs"]
+mod scripted;
 
 #[path = "lifecycle/canary.rs"]
 mod canary;
@@ -46,6 +48,8 @@ mod rebuild_plugins;
 mod rebuild_property;
 #[path = "lifecycle/rebuild_rollback.rs"]
 mod rebuild_rollback;
+#[path = "lifecycle/rebuild_schemas.rs"]
+mod rebuild_schemas;
 #[path = "lifecycle/signatures.rs"]
 mod signatures;
 #[path = "lifecycle/swap.rs"]

@@ -18,7 +18,7 @@ use super::*;
 const ROUNDS: u64 = 2;
 
 /// Plugins written in Rust; `evolving` has its own test, with a model.
-const PLUGINS: [&str; 9] = [
+pub(super) const PLUGINS: [&str; 9] = [
     "audit-log",
     "executions",
     "github-webhooks",
@@ -46,10 +46,10 @@ const COMMANDS: [&str; 10] = [
 
 /// A message that can be published.
 #[derive(Clone)]
-struct Message {
-    subject: String,
+pub(super) struct Message {
+    pub(super) subject: String,
     headers: HeaderMap,
-    payload: Vec<u8>,
+    pub(super) payload: Vec<u8>,
 }
 
 fn folder(name: &str) -> PathBuf {
@@ -59,7 +59,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// The fixtures of a plugin, by source.
-fn samples(name: &str, manifest: &Manifest) -> Vec<Vec<Message>> {
+pub(super) fn samples(name: &str, manifest: &Manifest) -> Vec<Vec<Message>> {
     let mut all = vec![Vec::new(); manifest.sources.len()];
     for fixture in fixture::read(&folder(name).join("fixtures"), manifest).unwrap() {
         for message in fixture.messages {
@@ -85,7 +85,7 @@ fn samples(name: &str, manifest: &Manifest) -> Vec<Vec<Message>> {
 }
 
 /// Gives each identifier in a JSON object one of a few values, so that keys repeat, but not in every message.
-fn vary(payload: &[u8], variant: u64) -> Vec<u8> {
+pub(super) fn vary(payload: &[u8], variant: u64) -> Vec<u8> {
     let Ok(serde_json::Value::Object(mut object)) = serde_json::from_slice(payload) else {
         return payload.to_vec();
     };
