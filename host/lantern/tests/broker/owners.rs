@@ -1,7 +1,5 @@
 //! Tests two hosts that share one consumer.
 
-use std::time::Instant;
-
 use lantern_broker::{OpenError, OpenRequest, TakeOver};
 
 use super::nats::NatsServer;
@@ -133,9 +131,8 @@ async fn the_previous_consumer_of_the_same_host_is_used_at_once() {
     drop(first);
     drop(reading);
     let again = broker(&server).await;
-    let started = Instant::now();
+    // An open request of the earlier connection would be reported as in use.
     let mut reading = again.open(request(3)).await.unwrap();
-    assert!(started.elapsed().as_secs() < 2, "{:?}", started.elapsed());
     publish(&server, 4, 1).await;
     assert_eq!(sequences(&read(&mut reading, 1).await), [4]);
 }

@@ -70,10 +70,9 @@ async fn an_existing_consumer_is_used_without_permission_to_create_or_delete_one
         let broker = restricted(&server).await;
         let mut subscription = broker.open(request(0)).await.unwrap();
         assert_eq!(read(&mut subscription, 20).await.len(), 20);
-        let began = std::time::Instant::now();
         drop(subscription);
-        let mut subscription = reopen(&broker, request(20)).await;
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        // An open request of the earlier subscription would be reported as in use.
+        let mut subscription = broker.open(request(20)).await.unwrap();
         publish(&server, 21, 1).await;
         assert_eq!(sequences(&read(&mut subscription, 1).await), [21]);
         let info = stream.consumer_info("lantern_test").await.unwrap();
@@ -86,14 +85,13 @@ async fn a_missing_permission_is_reported_at_once() {
     let server = server(&EXISTING);
     stream(&server).await;
     let broker = restricted(&server).await;
-    let began = std::time::Instant::now();
+    // Without the broker's refusal, the request would end as unanswered.
     let error = broker.open(request(0)).await.err().unwrap();
     let OpenError::Broker(BrokerError::Forbidden { what }) = &error else {
         panic!("{error}")
     };
     assert_eq!(what, "$JS.API.CONSUMER.CREATE.EVENTS.lantern_test");
     assert!(error.is_retryable() && error.hint().is_some());
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -127,7 +127,7 @@ impl World {
         if kill {
             host.kill();
         } else {
-            let (status, _) = host.terminate();
+            let status = host.terminate();
             assert!(status.success(), "the host ended with {status}");
         }
     }

