@@ -46,6 +46,13 @@ const MARKER: &[u8] = b"scripted-script:";
 /// Room for the marker and the script.
 const BYTES: usize = 32 << 10;
 
+/// The script of the component before a test writes one.
+const EMPTY: &str = "plugin scripted 0.0.0
+source events SCRIPTED scripted.>
+table scripted -
+column note text null none
+write scripted note";
+
 static SCRIPT: [u8; BYTES] = {
     let mut bytes = [0; BYTES];
     let mut index = 0;
@@ -102,7 +109,10 @@ fn script() -> Script {
     // Hidden from the compiler, because the bytes change after compilation.
     let bytes = &black_box(&SCRIPT)[MARKER.len()..];
     let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    let text = String::from_utf8_lossy(bytes);
+    let text = match bytes {
+        [] => EMPTY.into(),
+        bytes => String::from_utf8_lossy(bytes),
+    };
     for line in text.lines() {
         if script.add(&line.split(' ').collect::<Vec<_>>()).is_none() {
             script.manifest.name = format!("not a line: {line}");
@@ -274,6 +284,12 @@ mod tests {
     #[test]
     fn a_script_becomes_a_manifest_and_a_message_its_rows() {
         let mut script = script();
+        assert_eq!(
+            (script.manifest.name.as_str(), script.manifest.writes.len()),
+            ("scripted", 1)
+        );
+        script.manifest.tables.clear();
+        script.manifest.writes.clear();
         for line in [
             "plugin p 1.0.0",
             "source s S s.>",

@@ -277,7 +277,7 @@ async fn one_round(
     let before = scripted::component(&subject.manifest, &[]);
     let after = scripted::component(&changed, &default);
     let mut scene = subject.start(&before).await;
-    let whole = subject.damage(&scene, random).await;
+    let whole = random.one_in(2) || subject.damage(&scene, random).await;
     let installed = scene
         .lifecycle()
         .install(after.clone(), &operator())

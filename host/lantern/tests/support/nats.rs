@@ -120,7 +120,7 @@ impl NatsServer {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !greets(self.port) {
             assert!(
                 Instant::now() < deadline,
