@@ -150,6 +150,13 @@ impl ErasureTask<'_> {
                      of stay in their stream until they are projected again, which then finds them by the value",
                     found.table
                 ));
+            } else if found.has_repeats && found.rows > 0 {
+                report.notes.push(format!(
+                    "some messages of plugin {} repeat rows that were already stored, and no row names them: repeated \
+                     messages of erased rows stay in their stream. `lantern rebuild {0}` finds them by the value, and \
+                     then `lantern forget --outstanding` deletes them",
+                    found.plugin
+                ));
             }
         }
         self.count_rows(&survey.rows);

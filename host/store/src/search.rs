@@ -11,6 +11,7 @@ mod entries;
 pub mod fuzzing;
 mod indexer;
 mod matching;
+mod purge;
 mod query;
 #[cfg(test)]
 mod tests;

@@ -31,6 +31,8 @@ pub struct TableMatch {
     pub rows: u64,
     /// Whether writes merge several messages into one row: only the last one is known by its row.
     pub merges: bool,
+    /// Whether messages of the plugin repeated rows that were already stored: they are not known by a row.
+    pub has_repeats: bool,
 }
 
 /// A column that is searched, with the value as it is stored there.
@@ -102,6 +104,16 @@ pub(super) fn targets(connection: &Connection, query: &ForgetQuery) -> Result<Ve
     Ok(targets)
 }
 
+/// Whether rows of a plugin's messages changed nothing, because equal rows were already stored.
+fn has_repeats(connection: &Connection, plugin: &str) -> Result<bool, crate::sql::Error> {
+    connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM _lantern_ledger l JOIN _lantern_origin o ON o.id = l.origin
+             WHERE o.plugin = ?1 AND l.rows > l.changed)",
+        )?
+        .query_row([plugin], |row| row.get(0))
+}
+
 /// What an erasure would remove.
 pub(super) fn survey(connection: &Connection, query: &ForgetQuery) -> Result<ForgetSurvey, ForgetError> {
     let targets = targets(connection, query)?;
@@ -114,6 +126,7 @@ pub(super) fn survey(connection: &Connection, query: &ForgetQuery) -> Result<For
             table: target.table.clone(),
             rows,
             merges: target.merges,
+            has_repeats: has_repeats(connection, &target.plugin)?,
         });
     }
     if query.dead_letters {

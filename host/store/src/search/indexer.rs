@@ -11,6 +11,7 @@ use crate::sql::Kind;
 use crate::sql::{Connection, OptionalExtension as _, Transaction};
 
 use super::entries::{Entries, select};
+use super::purge::purge_some;
 use super::{BEGINNING, RETIRED, SearchIndex, all_indexes, begin, disable, fts_name, retire};
 use crate::description::TableDescription;
 use crate::reader::ReadError;
@@ -25,7 +26,7 @@ const STEP_TIME: Duration = Duration::from_millis(4);
 const STEP_ROWS: i64 = if cfg!(test) { 40 } else { 1_000 };
 
 /// Pages of an index that a step merges, each of 4 kB.
-const STEP_PAGES: i64 = 32;
+pub(super) const STEP_PAGES: i64 = if cfg!(test) { 1 } else { 32 };
 
 /// Merges after a step that indexed rows, at most. Without them, the parts of an index that is far behind would accumulate
 /// until FTS5 merges many at once, in one long transaction.
@@ -377,9 +378,14 @@ fn index_next(
 
 /// Merges parts of an index. Returns whether it did.
 fn merge_some(transaction: &Transaction<'_>, id: i64, pages: i64) -> Result<bool, crate::sql::Error> {
-    if find(transaction, id)?.is_none() {
-        return Ok(false);
+    match find(transaction, id)? {
+        Some(_) => merge(transaction, id, pages),
+        None => Ok(false),
     }
+}
+
+/// As [`merge_some`], for an index that exists.
+pub(super) fn merge(transaction: &Transaction<'_>, id: i64, pages: i64) -> Result<bool, crate::sql::Error> {
     let fts = quote_text(&fts_name(id));
     let before = transaction.changes();
     transaction
@@ -387,24 +393,6 @@ fn merge_some(transaction: &Transaction<'_>, id: i64, pages: i64) -> Result<bool
         .execute([pages])?;
     // The statement itself counts as one change.
     Ok(transaction.changes() - before >= 2)
-}
-
-/// Merges all parts of an index into one, which contains no word of a deleted row. Returns whether there is more to do.
-fn purge_some(transaction: &Transaction<'_>, id: i64) -> Result<bool, crate::sql::Error> {
-    let state: Option<i64> = transaction
-        .query_row("SELECT purging FROM _lantern_search WHERE id = ?1", [id], |row| {
-            row.get(0)
-        })
-        .optional()?;
-    // A negative number of pages begins the merge of all parts; positive ones continue it.
-    let pages = if state == Some(1) { -STEP_PAGES } else { STEP_PAGES };
-    let has_more = merge_some(transaction, id, pages)?;
-    let next = if has_more { 2 } else { 0 };
-    transaction.execute(
-        "UPDATE _lantern_search SET purging = ?2 WHERE id = ?1",
-        [id, next],
-    )?;
-    Ok(has_more)
 }
 
 /// Removes a part of a retired index. Returns whether there is more.

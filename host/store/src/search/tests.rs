@@ -214,6 +214,52 @@ async fn erased_words_are_no_longer_in_the_file() {
     );
 }
 
+/// Erasures in several transactions, between which the background job works on the index.
+#[tokio::test]
+async fn erased_words_are_no_longer_in_the_file_although_merges_were_in_progress() {
+    let mut world = World::new().await;
+    world.set_enabled(true).await;
+    for batch in 0..40 {
+        let word = |number: i32| format!("zebra{batch:02}x{number:02}{}", "y".repeat(40));
+        let rows = (0..40).map(|number| row(&format!("{batch} {number}"), &word(number)));
+        world.add(rows.collect()).await;
+        world.index_all().await;
+    }
+    // The last 20 rows of each batch, from the last batch on.
+    for batch in (0..40_u64).rev() {
+        let erasures = (21..=40).map(|number| Erasure {
+            origin: Some(world.scene.attached.origin),
+            sequence: batch * 40 + number,
+            stored: None,
+        });
+        world.scene.store.erase(erasures.collect()).await.unwrap();
+        for _ in 0..batch % 4 {
+            let step = world.scene.store.search().step(&mut world.state).await;
+            step.unwrap();
+        }
+    }
+    world.scene.store.search().purge().await.unwrap();
+    world.reader.close().await;
+    assert!(world.scene.store.scrub(true).await.unwrap());
+    let path = world.scene.store.path().parent().unwrap().join(DATABASE_FILE);
+    let bytes = std::fs::read(path).unwrap();
+    let mut left = Vec::new();
+    for batch in 0..40 {
+        for number in 0..40 {
+            let word = format!("zebra{batch:02}x{number:02}");
+            if number >= 20 && memchr::memmem::find(&bytes, word.as_bytes()).is_some() {
+                left.push(word);
+            }
+        }
+    }
+    assert_eq!(left, [""; 0]);
+    let kept = format!(
+        "SELECT count(*) FROM _lantern_search_1('zebra07x03{}')",
+        "y".repeat(40)
+    );
+    assert_eq!(world.scene.query(&kept), "1");
+}
+
 #[test]
 fn fts5_divides_indexed_words_only_at_spaces() {
     let connection = rusqlite::Connection::open_in_memory().unwrap();
