@@ -325,3 +325,24 @@ async fn older_messages_do_not_restore_an_erased_merged_row() {
     scene.clean().await;
     scene.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn merging_tables_are_rebuilt_without_the_erased_messages() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'j').await.unwrap();
+    scene.publish(1..=20).await;
+    scene.wait_for_checkpoint(20).await;
+    // The first message of the stream, then one in the middle.
+    for (erased, totals) in [("1", ["even|110", "odd|99"]), ("9", ["even|110", "odd|90"])] {
+        let done = scene.forget(erase("n", erased)).await;
+        assert_eq!(done.streams[0].deleted, 1, "{done:?}");
+        let rebuilt = scene.rebuild(RebuildRequest::default()).await.unwrap();
+        assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
+        assert_eq!(
+            scene.query("SELECT kind, total FROM totals ORDER BY kind"),
+            totals
+        );
+    }
+    scene.close().await;
+    scene.sound();
+}

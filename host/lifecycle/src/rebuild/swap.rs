@@ -228,9 +228,7 @@ impl RebuildTask<'_> {
         let mut found = verified.losses.clone();
         found.extend(verified.differences.iter().cloned());
         let hint = match verified.losses.is_empty() {
-            true => {
-                "; the version and its messages are the same as before; --accept-differences accepts the new tables"
-            }
+            true => "; --accept-differences accepts the new tables",
             false => "",
         };
         Err(Stopped::Failed(format!(

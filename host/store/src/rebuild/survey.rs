@@ -343,8 +343,15 @@ impl SourceHistory {
         let sure: u64 = before.map(|range| range.counts.projected).sum();
         let behind = self.ranges.iter().filter(|range| range.last > after);
         let all: u64 = behind.clone().map(|range| range.counts.messages).sum();
-        let projected: u64 = behind.map(|range| range.counts.projected).sum();
-        sure + all.saturating_sub(found).min(projected)
+        let projected: u64 = behind.clone().map(|range| range.counts.projected).sum();
+        // Erased messages have no rows; those at the beginning of a stream move its first sequence.
+        let begins = behind.map(|range| range.first).min().unwrap_or(u64::MAX);
+        let of_head = self
+            .erased
+            .iter()
+            .filter(|sequence| (begins..=after).contains(*sequence));
+        let erased = of_head.count() as u64;
+        sure + all.saturating_sub(found + erased).min(projected)
     }
 }
 
@@ -397,6 +404,10 @@ mod tests {
         assert_eq!(one.projected_before(5, 5), 0);
         assert_eq!(one.projected_before(5, 3), 2);
         assert_eq!(one.projected_before(5, 0), 4);
+        let mut erased = one.clone();
+        erased.erased = vec![1, 2, 7];
+        assert_eq!(erased.projected_before(5, 3), 0, "1 and 2 were erased");
+        assert_eq!(erased.projected_before(5, 2), 1);
         let two = history(vec![range(1, 5, 0, 5, None), range(6, 10, 5, 0, None)]);
         assert_eq!(two.projected_before(5, 5), 0);
         assert_eq!(two.projected_before(10, 0), 5);
