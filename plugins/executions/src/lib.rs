@@ -1,6 +1,7 @@
 //! Projects executions of jobs into the table `execution_results`: messages of the stream `EVENTS` report starts, messages of the
 //! stream `RESULTS` report results, in any order and possibly repeated. A start creates a running row; a result completes it, or
-//! creates a complete row if it arrives first. Complete rows do not change.
+//! creates a complete row if it arrives first. A later start adds to such a row only what a result does not contain. So the
+//! columns do not depend on the order of the two streams.
 
 use lantern_sdk::prelude::*;
 use serde::Deserialize;
@@ -50,9 +51,13 @@ struct ExecutionResult {
     recorded_at: Timestamp,
 }
 
-/// A started execution. It is ignored if the result is already stored.
+/// A started execution. If the result is already stored, it adds the version, once.
 #[derive(Deserialize, Row)]
-#[row(table = ExecutionResult, on_conflict = ignore)]
+#[row(table = ExecutionResult, on_conflict = update(
+    key = [result_id],
+    while_null = version,
+    fill = [exec_id, job_id, version],
+))]
 struct Started {
     result_id: String,
     request_id: String,

@@ -41,9 +41,20 @@ fn two_streams_fill_one_table() {
 }
 
 #[test]
-fn a_start_never_changes_an_existing_row() {
+fn a_start_adds_only_what_a_result_does_not_contain() {
     let manifest = native::describe::<Executions>();
-    assert_eq!(manifest.writes[0].on_conflict, OnConflict::Ignore);
+    let fill = |column: &str| MergeRule {
+        column: column.to_owned(),
+        merge: Merge::Fill,
+    };
+    assert_eq!(
+        manifest.writes[0].on_conflict,
+        OnConflict::Update(UpdateRule {
+            key: vec!["result_id".to_owned()],
+            merges: vec![fill("exec_id"), fill("job_id"), fill("version")],
+            guard: Guard::WhileNull("version".to_owned()),
+        })
+    );
     for column in ["exit_code", "stdout", "stderr", "finished_at"] {
         assert!(
             !manifest.writes[0].columns.iter().any(|brought| brought == column),

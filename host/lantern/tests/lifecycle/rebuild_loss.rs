@@ -120,6 +120,41 @@ async fn a_merging_table_is_not_rebuilt_from_a_part_of_its_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_that_would_reject_messages_needs_consent() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'e').await.unwrap();
+    scene.publish((1..=30).map(|n| n.to_string())).await;
+    scene.publish((31..=40).map(|n| format!("later {n}"))).await;
+    scene.publish(["never 41"]).await;
+    scene.wait_for_checkpoint(41).await;
+    scene
+        .lifecycle()
+        .install(evolving::version(b'a'), &operator())
+        .await
+        .unwrap();
+    let before = state(&scene);
+    let ended = scene.rebuild(by(b'a')).await.unwrap();
+    assert_eq!(ended.state, "failed", "{ended:?}");
+    let reason = format!("{ended:?}");
+    assert!(
+        reason.contains(
+            "source evolve: 10 messages that were projected or skipped before would become dead letters"
+        ),
+        "{reason}"
+    );
+    assert_eq!(state(&scene), before);
+    let consent = RebuildRequest {
+        accept_differences: true,
+        ..by(b'a')
+    };
+    let ended = scene.rebuild(consent).await.unwrap();
+    assert_eq!(ended.state, "done", "{ended:?}");
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["30"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn executions_keep_their_versions() {
     let mut scene = Scene::with_executions().await;
     let rows =
@@ -148,23 +183,23 @@ async fn executions_keep_their_versions() {
             scene.query("SELECT count(*) FROM execution_results WHERE exit_code IS NOT NULL") == ["300"]
         })
         .await;
-    // During live ingestion the two streams are read concurrently; a result may arrive before its start.
-    let live = rows(&scene);
+    // The two streams are read concurrently, so a result may arrive before its start.
+    scene
+        .wait("all starts", |scene| {
+            scene
+                .status("events")
+                .is_some_and(|status| status.checkpoint == 300)
+        })
+        .await;
+    assert_eq!(rows(&scene), complete);
     let id = scene
         .lifecycle()
-        .rebuild(
-            "executions",
-            RebuildRequest {
-                accept_differences: true,
-                ..RebuildRequest::default()
-            },
-            &operator(),
-        )
+        .rebuild("executions", RebuildRequest::default(), &operator())
         .await
         .unwrap();
     let done = scene.wait_for_rebuild(id).await.unwrap();
     assert_eq!(done.state, "done", "{done:?}");
-    assert_eq!(rows(&scene), complete, "live: {live:?}");
+    assert_eq!(rows(&scene), complete);
 
     scene.stream("EVENTS").await.purge().await.unwrap();
     for request in [RebuildRequest::default(), carry_over()] {
