@@ -51,6 +51,8 @@ pub struct StreamFacts {
     pub subjects: Vec<String>,
     /// The subjects that its messages can have; `None` when the configuration does not determine them, as for a mirror.
     pub holds: Option<Vec<String>>,
+    /// The sequence of its first message, as configured when it was created; 1 by default.
+    pub begins_at: u64,
     /// When it deletes messages.
     pub retention: Retention,
     /// Where it is stored.
@@ -230,6 +232,7 @@ fn facts(info: stream::Info) -> StreamFacts {
         deleted: state.deleted_count.unwrap_or(0),
         holds: (!copies(&info.config)).then(|| info.config.subjects.clone()),
         subjects: info.config.subjects,
+        begins_at: info.config.first_sequence.unwrap_or(1).max(1),
         retention: retention(info.config.retention),
         storage: match info.config.storage {
             StorageType::File => StorageKind::File,

@@ -156,7 +156,7 @@ impl Projection {
             delivery.sequence = sequence;
         }
         let before = pipeline.stored();
-        let fed = pipeline.feed(numbered, None, horizon).await;
+        let fed = pipeline.feed(numbered, None, horizon, || false).await;
         let drained = pipeline.drain().await;
         // Remove the stored messages even when the rest failed, so that they are not stored twice.
         kept.deliveries.drain(..pipeline.stored() - before);

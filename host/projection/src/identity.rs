@@ -13,6 +13,8 @@ pub struct History {
     pub stream: String,
     /// When the stream was created.
     pub created_ns: i64,
+    /// The sequence at which the stream began; 1 unless its configuration names another one.
+    pub begins_at: u64,
     /// The first sequence that the stream still holds.
     pub first_sequence: u64,
     /// The last assigned sequence.
@@ -69,6 +71,18 @@ enum Evidence {
 }
 
 impl History {
+    /// An epoch of all its messages.
+    fn begin(&self, reason: String) -> Resume {
+        let after = self.begins_at.saturating_sub(1);
+        Resume::Begin { after, reason }
+    }
+
+    fn recreated(&self, evidence: &str) -> Resume {
+        self.begin(format!(
+            "the stream was recreated: its creation time changed, and {evidence}"
+        ))
+    }
+
     fn evidence(&self, anchors: &[Anchor]) -> Evidence {
         let mut other = None;
         for (sequence, message) in &self.found {
@@ -107,10 +121,7 @@ pub fn matches_anchor(anchor: &Anchor, message: &Fingerprint) -> bool {
 /// both.
 pub fn resume(attached: Option<&Attached>, history: &History) -> Resume {
     let Some(attached) = attached else {
-        return Resume::Begin {
-            after: 0,
-            reason: "the first".to_owned(),
-        };
+        return history.begin("the first".to_owned());
     };
     let ends_before_checkpoint = history.last_sequence < attached.checkpoint.sequence;
     let same_creation = attached
@@ -123,7 +134,7 @@ pub fn resume(attached: Option<&Attached>, history: &History) -> Resume {
         Evidence::Same => went_back(attached, history, None),
         Evidence::Diverged(sequence) => went_back(attached, history, Some(sequence)),
         Evidence::Other(sequence) if same_creation => went_back(attached, history, Some(sequence)),
-        Evidence::Other(sequence) => created_again(&format!(
+        Evidence::Other(sequence) => history.recreated(&format!(
             "a different message is at sequence {sequence} than the one that was read"
         )),
         Evidence::Nothing if same_creation && ends_before_checkpoint => went_back(attached, history, None),
@@ -135,22 +146,24 @@ pub fn resume(attached: Option<&Attached>, history: &History) -> Resume {
 /// The stream has another creation time than the one that was read, and holds none of the anchors.
 fn without_evidence(attached: &Attached, history: &History, ends_before_checkpoint: bool) -> Resume {
     let checkpoint = &attached.checkpoint;
-    // Nothing was read, so the histories cannot differ; or everything that was read was trimmed since. A recreated
-    // stream begins at 1.
+    if checkpoint.sequence > 0 && history.begins_at > checkpoint.sequence {
+        return history.recreated("it began after the last sequence that was read");
+    }
+    // Nothing was read, so the histories cannot differ; or everything that was read was trimmed since.
     if checkpoint.sequence == 0 || (!ends_before_checkpoint && history.first_sequence > checkpoint.sequence) {
         return Resume::Continue { changed: true };
     }
     let nothing_read = checkpoint.published_ns == 0 && attached.epoch == 1;
     if nothing_read || history.first_time_ns == 0 {
-        return created_again("nothing in it was read");
+        return history.recreated("nothing in it was read");
     }
     if !is_named(attached, history) && !history.is_mirror {
-        return created_again("the source now reads another stream");
+        return history.recreated("the source now reads another stream");
     }
     // Sequences and times grow together: no message up to the checkpoint can be newer than the message at the
     // checkpoint.
     if history.first_time_ns > checkpoint.published_ns && checkpoint.published_ns > 0 {
-        return created_again("its oldest message is newer than the last message that was read");
+        return history.recreated("its oldest message is newer than the last message that was read");
     }
     Resume::Ask {
         reason: format!(
@@ -166,13 +179,6 @@ fn is_named(attached: &Attached, history: &History) -> bool {
         .stream
         .as_deref()
         .is_none_or(|name| name == history.stream)
-}
-
-fn created_again(evidence: &str) -> Resume {
-    Resume::Begin {
-        after: 0,
-        reason: format!("the stream was recreated: its creation time changed, and {evidence}"),
-    }
 }
 
 /// `other` is the newest sequence with a different message; `None` when the stream ends before the checkpoint.

@@ -54,6 +54,7 @@ fn history(created_ns: i64, sequences: (u64, u64), found: &[At]) -> History {
     History {
         stream: "S".to_owned(),
         created_ns,
+        begins_at: 1,
         first_sequence: sequences.0,
         last_sequence: sequences.1,
         first_time_ns: i64::try_from(sequences.0).unwrap() * 10,
@@ -234,6 +235,20 @@ fn a_recreated_stream_is_recognised_by_time_without_anchors() {
         ..history(MOVED, (0, 0), &[])
     };
     check("empty", &known(), &empty, &Expected::Begin);
+}
+
+#[test]
+fn a_recreated_stream_may_begin_after_the_checkpoint() {
+    let trimmed = history(MOVED, (61, 90), &[]);
+    check("trimmed", &known(), &trimmed, &Expected::Recognise);
+    let later = History {
+        begins_at: 61,
+        ..trimmed
+    };
+    for attached in [Some(&known()), None] {
+        let begun = resume(attached, &later);
+        assert!(matches!(begun, Resume::Begin { after: 60, .. }), "{begun:?}");
+    }
 }
 
 #[test]

@@ -152,6 +152,7 @@ mod tests {
             deleted,
             subjects: vec!["ev.>".into()],
             holds: None,
+            begins_at: 1,
             retention: Retention::Limits,
             storage: StorageKind::File,
             is_mirror: false,

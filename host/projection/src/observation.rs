@@ -36,6 +36,7 @@ pub(super) async fn observe(
     let history = History {
         stream: stream.to_owned(),
         created_ns: facts.created_ns,
+        begins_at: facts.begins_at,
         first_sequence: facts.first_sequence,
         last_sequence: facts.last_sequence,
         first_time_ns: facts.first_time_ns,

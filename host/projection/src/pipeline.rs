@@ -170,12 +170,14 @@ impl<'a> Pipeline<'a> {
         self.in_flight.len() < IN_FLIGHT_MAX
     }
 
-    /// Projects messages and sends them to the writer, in several parts if the plugin is slow, or for a rebuild.
+    /// Projects messages and sends them to the writer, in several parts if the plugin is slow, or for a rebuild. Ends
+    /// between two parts once `is_outdated` returns true; the next session reads the rest again.
     pub(super) async fn feed(
         &mut self,
         mut deliveries: Vec<Delivery>,
         ack: Option<AckToken>,
         horizon: &Horizon,
+        is_outdated: impl Fn() -> bool,
     ) -> Result<(), Halt> {
         let handed = self.handed.sequence;
         deliveries.retain(|delivery| delivery.sequence > handed);
@@ -210,6 +212,9 @@ impl<'a> Pipeline<'a> {
             }
             let ack = if deliveries.is_empty() { ack.take() } else { None };
             self.hand_over(commit, ack).await?;
+            if !deliveries.is_empty() && is_outdated() {
+                return Err(Halt::DesiredStateChanged);
+            }
         }
         Ok(())
     }

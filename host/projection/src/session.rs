@@ -15,8 +15,9 @@ use super::survey::{Reads, Survey, apply_survey};
 use super::version::changed;
 use super::{DesiredState, Halt, LoadedVersion, Projection, Purpose};
 use lantern_broker::{
-    BrokerError, OpenError, OpenRequest, PullError, Pulled, Retention, Start, Subscription,
+    AckToken, BrokerError, OpenError, OpenRequest, PullError, Pulled, Retention, Start, Subscription,
 };
+use lantern_model::batch::Delivery;
 use lantern_model::status::ProjectionState;
 use lantern_store::Replacements;
 
@@ -363,10 +364,10 @@ impl Flow<'_> {
             }
             Event::Admitted(count) => {
                 let (part, ack) = self.waiting.take(count);
-                self.pipeline.feed(part, ack, &self.horizon).await
+                self.feed(part, ack, desired).await
             }
             Event::GateChanged | Event::HoldWanted => Ok(()),
-            Event::Pulled(Some(Ok(pulled))) => self.accept(pulled).await,
+            Event::Pulled(Some(Ok(pulled))) => self.accept(pulled, desired).await,
             Event::Pulled(Some(Err(error))) => Err(self.halt_for_pull(&error)),
             Event::Pulled(None) => Err(Halt::Retry("pulling ended".to_owned())),
         }
@@ -388,15 +389,65 @@ impl Flow<'_> {
     }
 
     /// Sends a pulled batch to the pipeline, or keeps it until the gate admits it.
-    async fn accept(&mut self, Pulled { deliveries, ack }: Pulled) -> Result<(), Halt> {
+    async fn accept(
+        &mut self,
+        Pulled { deliveries, ack }: Pulled,
+        desired: &watch::Receiver<DesiredState>,
+    ) -> Result<(), Halt> {
         self.quiet_at = None;
         self.rate_limit.take(deliveries.len());
         if self.gate.is_some() {
             self.waiting.put(deliveries, ack, self.pipeline.handed());
             return Ok(());
         }
-        self.pipeline.feed(deliveries, Some(ack), &self.horizon).await
+        self.feed(deliveries, Some(ack), desired).await
     }
+
+    /// Sends messages to the pipeline. A change of the desired state ends the session between two parts of the batch,
+    /// because a slow version may need minutes for all of it.
+    async fn feed(
+        &mut self,
+        deliveries: Vec<Delivery>,
+        ack: Option<AckToken>,
+        desired: &watch::Receiver<DesiredState>,
+    ) -> Result<(), Halt> {
+        self.confirm_holes(&deliveries).await?;
+        let is_outdated = || desired.has_changed().unwrap_or(true);
+        self.pipeline
+            .feed(deliveries, ack, &self.horizon, is_outdated)
+            .await
+    }
+
+    /// Compares the stream's subjects again before a hole counts as lost messages: another subject may have been added to
+    /// the stream, or may have been there for a while.
+    async fn confirm_holes(&mut self, deliveries: &[Delivery]) -> Result<(), Halt> {
+        let Some((first, last)) = last_hole(self.pipeline.handed(), deliveries) else {
+            return Ok(());
+        };
+        if !self.horizon.covers_stream {
+            return Ok(());
+        }
+        let (broker, stream) = (&self.projection.broker, &self.reads.stream);
+        let facts = broker.stream_facts(stream).await.map_err(halt_for_broker)?;
+        let is_covered = facts.is_some_and(|facts| covers(&self.reads.subjects, &facts.subjects));
+        let next = broker.first_sequence_from(stream, first, &[]);
+        let next = next.await.map_err(halt_for_broker)?;
+        self.horizon.covers_stream = is_covered && next.is_none_or(|next| next > last);
+        Ok(())
+    }
+}
+
+/// The last sequences that are missing before one of these messages and after sequence `after`.
+fn last_hole(after: u64, deliveries: &[Delivery]) -> Option<(u64, u64)> {
+    let mut hole = None;
+    let mut last = after;
+    for delivery in deliveries.iter().filter(|delivery| delivery.sequence > after) {
+        if delivery.sequence > last + 1 {
+            hole = Some((last + 1, delivery.sequence - 1));
+        }
+        last = last.max(delivery.sequence);
+    }
+    hole
 }
 
 /// The position of the session belongs to the former database.

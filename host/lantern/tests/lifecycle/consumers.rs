@@ -1,5 +1,5 @@
 //! Tests the durable consumers of plugins: the host deletes them with their plugin, even if the broker is unreachable
-//! at that time.
+//! at that time. Also tests holes in what a consumer delivers.
 
 use async_nats::jetstream::stream::RetentionPolicy;
 use futures_util::TryStreamExt as _;
@@ -157,6 +157,58 @@ async fn a_reinstalled_plugin_keeps_its_consumer() {
             scene.query("SELECT count(*) FROM evolved") == ["20"]
         })
         .await;
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_a_subject_that_was_added_to_the_stream_are_no_gaps() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    let context = scene.server.jetstream().await;
+    let update = async |subjects: &[&str]| {
+        let config = async_nats::jetstream::stream::Config {
+            name: "EVOLVE".into(),
+            subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
+            ..Default::default()
+        };
+        context.update_stream(config).await.unwrap();
+    };
+    update(&["evolve.>", "other.>"]).await;
+    for n in 11..=20 {
+        scene.publish_to("other.x", [n]).await;
+        scene.publish([n]).await;
+    }
+    scene.wait_for_checkpoint(30).await;
+    assert_eq!(scene.query("SELECT count(*) FROM _lantern_gap"), ["0"]);
+    // They stay in the stream when the subject is removed, also for a host that starts afterwards.
+    scene.close().await;
+    scene.publish_to("other.x", [31]).await;
+    update(&["evolve.>"]).await;
+    scene.publish([32]).await;
+    scene.open().await;
+    scene.wait_for_checkpoint(32).await;
+    assert_eq!(scene.query("SELECT count(*) FROM _lantern_gap"), ["0"]);
+    // Messages that the stream no longer holds are a gap, also without a new session.
+    scene.publish([33]).await;
+    scene.wait_for_checkpoint(33).await;
+    scene.close().await;
+    scene.publish([34, 35, 36]).await;
+    context
+        .get_stream("EVOLVE")
+        .await
+        .unwrap()
+        .delete_message(35)
+        .await
+        .unwrap();
+    scene.open().await;
+    scene.wait_for_checkpoint(36).await;
+    assert_eq!(
+        scene.query("SELECT first_sequence, last_sequence FROM _lantern_gap"),
+        ["35|35"]
+    );
     scene.close().await;
     scene.sound();
 }

@@ -300,6 +300,55 @@ async fn a_removed_plugin_keeps_or_drops_its_tables() {
     scene.swap(b'a').await.unwrap();
     scene.wait_for_checkpoint(20).await;
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["20"]);
+    // The tables that a rebuild has replaced go too: the names of their indexes are those of the next tables.
+    scene.swap(b'b').await.unwrap();
+    let rebuilt = scene
+        .rebuild(lantern_lifecycle::RebuildRequest {
+            keep_old_s: 3_600,
+            ..lantern_lifecycle::RebuildRequest::default()
+        })
+        .await
+        .unwrap();
+    assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
+    scene
+        .lifecycle()
+        .remove("evolving", true, &operator())
+        .await
+        .unwrap();
+    assert_eq!(
+        scene.query("SELECT name FROM sqlite_schema WHERE name LIKE 'evolved%'"),
+        Vec::<String>::new()
+    );
+    scene.swap(b'b').await.unwrap();
+    scene.wait_for_checkpoint(20).await;
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_version_is_replaced_within_a_batch() {
+    let mut scene = Scene::start().await;
+    let slow = scene.swap(b'n').await.unwrap();
+    scene.wait_for_state(ProjectionState::Running).await;
+    let lifecycle = scene.lifecycle();
+    lifecycle.pause("evolving", "a test", &operator()).await.unwrap();
+    scene.wait_for_state(ProjectionState::Paused).await;
+    // One batch, for which the version needs 20 seconds of processor time.
+    scene.publish((1..=1_000).map(|n| format!("later {n}"))).await;
+    scene.lifecycle().resume("evolving", &operator()).await.unwrap();
+    scene.wait_for_checkpoint(1).await;
+    let fast = scene.swap(b'e').await.unwrap();
+    scene.wait_for_checkpoint(1_000).await;
+    let handled = |digest: &dyn std::fmt::Display| {
+        let sql = format!(
+            "SELECT coalesce(sum(l.messages), 0) FROM _lantern_ledger l JOIN _lantern_plugin p ON p.id = l.plugin_version
+             WHERE p.digest = '{digest}'"
+        );
+        scene.query(&sql)[0].parse::<u64>().unwrap()
+    };
+    let (by_slow, by_fast) = (handled(&slow.digest), handled(&fast.digest));
+    assert_eq!(by_slow + by_fast, 1_000);
+    assert!(by_fast > 500, "{by_slow} and {by_fast}");
     scene.close().await;
     scene.sound();
 }
