@@ -153,12 +153,14 @@ impl Host {
             identity: Identity::new(key, url.as_str()),
             started: Timestamp::now(),
         };
+        // Before the API answers: a command that follows a successful request finds the host.
+        let host_file = HostFile::write(&config.data_dir, &url)?;
         Ok(Self {
             api: api_threads
                 .serve(listener, state, stop.child_token())
                 .context("failed to start the API")?,
             jobs: Jobs::start(&store, &lifecycle, &broker, &metrics, stop),
-            host_file: HostFile::write(&config.data_dir, &url)?,
+            host_file,
             url,
             lifecycle,
             api_threads,
@@ -276,6 +278,11 @@ async fn connect_configured(config: &HostConfig) -> anyhow::Result<Broker> {
         {
             return Ok(broker);
         }
+        anyhow::ensure!(
+            file.with_file_name("jetstream").exists(),
+            "{} contains no embedded broker, and no other broker is configured (--nats, --config)",
+            config.data_dir.display()
+        );
     }
     connect(settings).await
 }

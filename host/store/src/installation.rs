@@ -449,8 +449,12 @@ pub(super) fn remove(
             .collect::<Result<Vec<String>, _>>()?;
         for table in &dropped {
             search::disable(transaction, table)?;
-            transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", quote_text(table)))?;
-            segments::drop_segments(transaction, table)?;
+            drop_table(transaction, table)?;
+            // Tables that a rebuild replaced keep the names of their indexes.
+            for replaced in tables_of_rebuilds(transaction, table)? {
+                search::retire(transaction, &replaced)?;
+                drop_table(transaction, &replaced)?;
+            }
         }
         forget_origins(transaction, plugin)?;
         transaction.execute("DELETE FROM _lantern_table WHERE plugin = ?1", [plugin])?;
@@ -458,6 +462,23 @@ pub(super) fn remove(
         transaction.execute("DELETE FROM _lantern_plugin WHERE name = ?1", [plugin])?;
     }
     Ok(dropped)
+}
+
+fn drop_table(transaction: &Transaction<'_>, table: &str) -> Result<(), crate::sql::Error> {
+    transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", quote_text(table)))?;
+    segments::drop_segments(transaction, table)
+}
+
+/// The tables that rebuilds of this table have filled or replaced.
+fn tables_of_rebuilds(transaction: &Transaction<'_>, table: &str) -> Result<Vec<String>, crate::sql::Error> {
+    // There are no rebuilds in PostgreSQL yet.
+    if transaction.sqlite().is_none() {
+        return Ok(Vec::new());
+    }
+    transaction
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND instr(name, ?1 || '#') = 1")?
+        .query_map([table], |row| row.get(0))?
+        .collect()
 }
 
 /// Removes everything that refers to an origin: checkpoints, ledger, gaps, dead letters, and the origins.

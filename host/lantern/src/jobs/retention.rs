@@ -30,14 +30,18 @@ pub(super) async fn run(store: Arc<Store>, lifecycle: Lifecycle, stop: Cancellat
 
 /// Deletes the expired rows of a table in small steps, so that other writes do not wait.
 async fn expire_rows(store: &Store, table: &Table, stop: &CancellationToken) {
+    let mut removed = 0;
     while !stop.is_cancelled() {
         match store.maintenance().expire(table.clone(), Timestamp::now()).await {
-            Ok(0) => return,
-            Ok(rows) => tracing::debug!(table = %table.name, rows, "removed expired rows"),
+            Ok(0) => break,
+            Ok(rows) => removed += rows,
             Err(error) => {
                 tracing::warn!(table = %table.name, %error, "failed to remove expired rows; will retry");
-                return;
+                break;
             }
         }
+    }
+    if removed > 0 {
+        tracing::info!(table = %table.name, rows = removed, "removed expired rows");
     }
 }

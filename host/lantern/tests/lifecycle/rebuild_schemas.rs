@@ -272,6 +272,9 @@ async fn one_round(
     random: &mut Random,
 ) -> Option<bool> {
     let subject = Subject::of(name, component, random).await;
+    // A plugin that reads only core NATS has nothing to read again.
+    let last = subject.streams.iter();
+    let last = last.map(|(.., messages)| messages.len() as u64).max()?;
     let changed = change.apply(&subject.manifest)?;
     let default = [(ADDED, Value::Text("new".into()))];
     let before = scripted::component(&subject.manifest, &[]);
@@ -283,11 +286,6 @@ async fn one_round(
         .install(after.clone(), &operator())
         .await
         .unwrap();
-    let last = subject
-        .streams
-        .iter()
-        .map(|(.., messages)| messages.len() as u64)
-        .max()?;
     let restart = random.one_in(3);
     let request = RebuildRequest {
         digest: Some(installed.digest.to_string()),

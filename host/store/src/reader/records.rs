@@ -3,6 +3,7 @@
 use rusqlite::types::Value;
 
 use super::connections::Row;
+use super::text::json_bytes;
 use super::{Page, ReadError, Reader};
 use crate::dead_letters::glob;
 use lantern_model::batch::Timestamp;
@@ -173,7 +174,7 @@ impl Reader {
         arguments.push((i64::from(limit) + 1).into());
         self.page(&sql, arguments, limit, |row| {
             let letter = dead_letter(row)?;
-            let bytes = letter.payload.len() + letter.reason.len() + letter.subject.len();
+            let bytes = rendered_bytes(&letter);
             Ok((letter.id, letter, bytes))
         })
         .await
@@ -232,6 +233,21 @@ impl Reader {
         })
         .await
     }
+}
+
+/// The approximate size of a dead letter in JSON, which contains the payload as text and in base64.
+fn rendered_bytes(letter: &DeadLetter) -> usize {
+    let headers = letter.headers.iter();
+    let headers: usize = headers
+        .map(|(name, value)| json_bytes(name.as_bytes()) + json_bytes(value.as_bytes()))
+        .sum();
+    let texts = [
+        letter.subject.as_bytes(),
+        letter.reason.as_bytes(),
+        &letter.payload,
+    ];
+    let texts: usize = texts.into_iter().map(json_bytes).sum();
+    headers + texts + letter.payload.len().div_ceil(3) * 4
 }
 
 /// The condition of a filter over `d` (dead letter) and `o` (origin); its parameters are those of [`letter_arguments`].

@@ -283,7 +283,7 @@ impl Check<'_> {
     }
 
     /// Reports messages that had an outcome other than a dead letter before, and that the new version rejects.
-    fn rejected_messages(&mut self, scope: &ReplayRange) -> Result<(), rusqlite::Error> {
+    fn rejected_messages(&mut self, scope: &ReplayRange) -> Result<(), crate::sql::Error> {
         let Some(origin) = self.rebuilt_origin(scope)? else {
             return Ok(());
         };

@@ -241,7 +241,14 @@ async fn erased_words_are_no_longer_in_the_file_although_merges_were_in_progress
     world.scene.store.search().purge().await.unwrap();
     world.reader.close().await;
     assert!(world.scene.store.scrub(true).await.unwrap());
-    let path = world.scene.store.path().parent().unwrap().join(DATABASE_FILE);
+    let path = world
+        .scene
+        .store
+        .path()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join(DATABASE_FILE);
     let bytes = std::fs::read(path).unwrap();
     let mut left = Vec::new();
     for batch in 0..40 {
