@@ -82,7 +82,16 @@ async fn stream_with(
         retention,
         ..Default::default()
     };
-    server.jetstream().await.create_stream(config).await.unwrap()
+    server.create_stream(config).await
+}
+
+/// Starts a server with the stream and its first messages, and connects.
+async fn filled(count: u64) -> (NatsServer, jetstream::stream::Stream, Broker) {
+    let server = NatsServer::start();
+    let stream = stream(&server).await;
+    publish(&server, 1, count).await;
+    let broker = broker(&server).await;
+    (server, stream, broker)
 }
 
 /// Publishes `count` messages to `ev.a`; the payloads are consecutive numbers that start at `first`.

@@ -82,7 +82,7 @@ mod wasi;
 use std::path::Path;
 use std::time::Duration;
 
-use host::Host;
+use host::{Host, lantern, plugin_folder, succeeds};
 use nats::NatsServer;
 use query::query;
 use serde_json::json;
@@ -152,6 +152,61 @@ fn dump(dir: &Path, table: &str) -> Vec<String> {
 
 #[track_caller]
 fn sound(dir: &Path) {
-    let (code, text) = host::check(dir);
-    assert_eq!(code, 0, "{text}");
+    succeeds(dir, &["check"]);
+}
+
+/// A broker, a plugin directory and a data directory, for hosts that run one after the other.
+struct Site {
+    server: NatsServer,
+    plugins: tempfile::TempDir,
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    /// With these stock plugins.
+    fn new(plugins: &[&str]) -> Self {
+        Self::with(plugin_folder(plugins))
+    }
+
+    fn with(plugins: tempfile::TempDir) -> Self {
+        Self {
+            server: NatsServer::start(),
+            plugins,
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn command(&self) -> std::process::Command {
+        Host::command(self.dir(), &self.server.url(), self.plugins.path())
+    }
+
+    fn start(&self) -> Host {
+        Host::spawn(self.command())
+    }
+
+    /// Starts a host, and waits until a source reads.
+    fn running(&self, source: &str) -> Host {
+        let host = self.start();
+        running(&host, source);
+        host
+    }
+
+    fn publish(&self, messages: &[(String, String)]) {
+        publish(&self.server, messages);
+    }
+
+    fn wait_for_rows(&self, host: &Host, table: &str, count: usize) {
+        wait_for_rows(host, self.dir(), table, count);
+    }
+
+    /// Stops a host and checks its database.
+    #[track_caller]
+    fn end(&self, host: Host) {
+        host.terminate();
+        sound(self.dir());
+    }
 }

@@ -323,9 +323,9 @@ async fn streaming_responses_end_when_the_token_is_revoked() {
         let request = request.body(Body::empty()).unwrap();
         let response = scene.api.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
-        let mut told = response.into_body().into_data_stream();
-        told.next().await.expect("a greeting").unwrap();
-        told
+        let mut received = response.into_body().into_data_stream();
+        received.next().await.expect("a greeting").unwrap();
+        received
     };
     let viewer = bearer(&scene.viewer);
     let mut with = follow(&[("authorization", &viewer)]).await;
@@ -336,8 +336,8 @@ async fn streaming_responses_end_when_the_token_is_revoked() {
         scene.database.wake().await;
     };
     add(101).await;
-    for told in [&mut with, &mut without] {
-        let part = told.next().await.expect("a row").unwrap();
+    for received in [&mut with, &mut without] {
+        let part = received.next().await.expect("a row").unwrap();
         assert!(part.starts_with(b"event: rows"), "{part:?}");
     }
     let operator = bearer(&scene.operator);

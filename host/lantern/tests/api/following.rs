@@ -225,13 +225,13 @@ async fn a_tail_sends_the_rows_that_a_read_finds() {
     for (listening, selection) in listening.iter_mut().zip(selections) {
         let expected = visits.rows(&format!("order=asc&{selection}")).await;
         assert!(!expected.is_empty(), "{selection}");
-        let mut told: Vec<i64> = Vec::new();
-        while told.len() < expected.len() {
+        let mut received: Vec<i64> = Vec::new();
+        while received.len() < expected.len() {
             let event = listening.event().await;
             let items = event.data["items"].as_array().unwrap();
-            told.extend(items.iter().map(|item| item["_sequence"].as_i64().unwrap()));
+            received.extend(items.iter().map(|item| item["_sequence"].as_i64().unwrap()));
         }
-        assert_eq!(told, expected, "{selection}");
+        assert_eq!(received, expected, "{selection}");
     }
 }
 
@@ -492,10 +492,10 @@ async fn a_row_larger_than_an_event_is_omitted_and_counted() {
         );
     }
     // The size limit applies to the selected columns, not to the row.
-    let mut told = 0;
-    while told < 4 {
+    let mut received = 0;
+    while received < 4 {
         let event = narrow.event().await;
         assert_eq!(event.kind, "rows");
-        told += event.data["items"].as_array().unwrap().len();
+        received += event.data["items"].as_array().unwrap().len();
     }
 }

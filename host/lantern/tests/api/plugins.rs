@@ -387,12 +387,12 @@ async fn names_in_urls_never_become_paths() {
     let contents = scene.contents();
     let inside = files(scene.database.dir.path());
     // Other tests create files in the same folder.
-    let beside = || -> BTreeSet<String> {
+    let hostile_files = || -> BTreeSet<String> {
         let entries = std::fs::read_dir(&root).unwrap();
         let names = entries.map(|entry| entry.unwrap().path().display().to_string());
         names.filter(|path| path.contains("hostile")).collect()
     };
-    let before = beside();
+    let before = hostile_files();
     let long = "a".repeat(300);
     for name in [
         "../hostile",
@@ -437,7 +437,7 @@ async fn names_in_urls_never_become_paths() {
         .cloned()
         .collect();
     assert!(fresh.is_empty(), "{fresh:?}");
-    assert_eq!(beside(), before);
+    assert_eq!(hostile_files(), before);
     assert!(!Path::new("/tmp/hostile").exists());
 }
 

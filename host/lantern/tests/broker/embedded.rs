@@ -46,12 +46,7 @@ async fn fill(broker: &Broker, dir: &Path) {
     let client = client(&full_url(dir)).await.unwrap();
     let jetstream = async_nats::jetstream::new(client);
     for number in 0..10 {
-        jetstream
-            .publish("ev.a", number.to_string().into())
-            .await
-            .unwrap()
-            .await
-            .unwrap();
+        crate::nats::publish(&jetstream, "ev.a", number.to_string()).await;
     }
 }
 

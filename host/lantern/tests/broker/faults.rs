@@ -5,17 +5,14 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use lantern_broker::{OpenError, PullError, Start};
 
-use super::nats::{NatsServer, eventually};
+use super::nats::eventually;
 use super::{
-    STREAM, broker, connected, failure, publish, read, reopen, request, sequences, stream, wait_for_link,
+    STREAM, connected, failure, filled, publish, read, reopen, request, sequences, stream, wait_for_link,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reading_continues_after_the_broker_restarts() {
-    let mut server = NatsServer::start();
-    stream(&server).await;
-    publish(&server, 1, 100).await;
-    let broker = broker(&server).await;
+    let (mut server, _, broker) = filled(100).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     read(&mut subscription, 100).await;
     for round in 0..3 {
@@ -37,10 +34,7 @@ async fn reading_continues_after_the_broker_restarts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unnoticed_reconnect_ends_the_subscription() {
-    let mut server = NatsServer::start();
-    stream(&server).await;
-    publish(&server, 1, 10).await;
-    let broker = broker(&server).await;
+    let (mut server, _, broker) = filled(10).await;
     let before = wait_for_link(&broker, |link| link.is_connected()).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     let pulled = subscription.next(5, 1 << 20).await.unwrap();
@@ -57,10 +51,7 @@ async fn an_unnoticed_reconnect_ends_the_subscription() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_broker_is_detected_within_three_heartbeats() {
-    let server = NatsServer::start();
-    stream(&server).await;
-    publish(&server, 1, 1).await;
-    let broker = broker(&server).await;
+    let (server, _, broker) = filled(1).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     read(&mut subscription, 1).await;
     server.freeze();
@@ -81,10 +72,7 @@ async fn a_frozen_broker_is_detected_within_three_heartbeats() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_deleted_while_reading_is_created_again() {
-    let server = NatsServer::start();
-    let stream = stream(&server).await;
-    publish(&server, 1, 10).await;
-    let broker = broker(&server).await;
+    let (server, stream, broker) = filled(10).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     read(&mut subscription, 10).await;
     stream.delete_consumer("lantern_test").await.unwrap();
@@ -96,9 +84,7 @@ async fn a_consumer_deleted_while_reading_is_created_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_deleted_before_a_pull_is_detected() {
-    let server = NatsServer::start();
-    let stream = stream(&server).await;
-    let broker = broker(&server).await;
+    let (_server, stream, broker) = filled(0).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     stream.delete_consumer("lantern_test").await.unwrap();
     assert_eq!(failure(&mut subscription).await, PullError::ConsumerGone);
@@ -107,10 +93,7 @@ async fn a_consumer_deleted_before_a_pull_is_detected() {
 /// nats.rs #1584: the library's own message stream waits forever in this case.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_deleted_while_disconnected_is_created_again() {
-    let mut server = NatsServer::start();
-    stream(&server).await;
-    publish(&server, 1, 10).await;
-    let broker = broker(&server).await;
+    let (mut server, _, broker) = filled(10).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     read(&mut subscription, 10).await;
     server.stop();
@@ -131,10 +114,7 @@ async fn a_consumer_deleted_while_disconnected_is_created_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recreated_consumer_with_other_settings_is_replaced() {
-    let server = NatsServer::start();
-    let stream = stream(&server).await;
-    publish(&server, 1, 10).await;
-    let broker = broker(&server).await;
+    let (server, stream, broker) = filled(10).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     read(&mut subscription, 10).await;
     stream.delete_consumer("lantern_test").await.unwrap();
@@ -163,9 +143,7 @@ async fn a_recreated_consumer_with_other_settings_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_consumer_is_detected_by_its_facts() {
-    let server = NatsServer::start();
-    let stream = stream(&server).await;
-    let broker = broker(&server).await;
+    let (_server, stream, broker) = filled(0).await;
     let subscription = broker.open(request(0)).await.unwrap();
     let mut config = stream.consumer_info("lantern_test").await.unwrap().config;
     config.filter_subject = "ev.other".into();
@@ -187,10 +165,7 @@ async fn a_changed_consumer_is_detected_by_its_facts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_stream_is_reported_and_a_recreated_one_has_other_facts() {
-    let server = NatsServer::start();
-    stream(&server).await;
-    publish(&server, 1, 10).await;
-    let broker = broker(&server).await;
+    let (server, _, broker) = filled(10).await;
     let before = broker.stream_facts(STREAM).await.unwrap().unwrap();
     let mark = broker.message_at(STREAM, 10).await.unwrap().unwrap();
     let mut subscription = broker.open(request(0)).await.unwrap();
@@ -223,10 +198,7 @@ async fn a_deleted_stream_is_reported_and_a_recreated_one_has_other_facts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_message_with_a_known_sequence_is_another_history() {
-    let server = NatsServer::start();
-    stream(&server).await;
-    publish(&server, 1, 10).await;
-    let broker = broker(&server).await;
+    let (server, _, broker) = filled(10).await;
     let mark = broker.message_at(STREAM, 5).await.unwrap().unwrap();
     let mut wanted = request(5);
     wanted.start = Start::After {
@@ -257,10 +229,7 @@ async fn a_newer_message_with_a_known_sequence_is_another_history() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_consumer_is_reported_and_resumes_automatically() {
-    let server = NatsServer::start();
-    let stream = stream(&server).await;
-    publish(&server, 1, 1).await;
-    let broker = broker(&server).await;
+    let (server, stream, broker) = filled(1).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     read(&mut subscription, 1).await;
     let until =

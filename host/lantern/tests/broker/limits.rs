@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream::RetentionPolicy;
 
 use super::nats::NatsServer;
-use super::{broker, publish, read, reopen, request, sequences, stream, stream_with};
+use super::{broker, filled, publish, read, reopen, request, sequences, stream, stream_with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_of_the_broker_are_respected_without_changing_the_consumer() {
@@ -28,16 +28,14 @@ async fn limits_of_the_broker_are_respected_without_changing_the_consumer() {
             let mut subscription = reopen(&broker, request(600)).await;
             assert_eq!(sequences(&read(&mut subscription, 1).await), [601]);
             let now = stream.consumer_info("lantern_test").await.unwrap();
-            assert_eq!(now.created, made.created, "the consumer was not made again");
+            assert_eq!(now.created, made.created, "the consumer was not recreated");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_that_an_operator_set_on_the_consumer_are_respected() {
-    let server = NatsServer::start();
-    let stream = stream(&server).await;
-    let broker = broker(&server).await;
+    let (server, stream, broker) = filled(0).await;
     let subscription = broker.open(request(0)).await.unwrap();
     let mut config = stream.consumer_info("lantern_test").await.unwrap().config;
     config.max_batch = 3;
@@ -49,12 +47,7 @@ async fn limits_that_an_operator_set_on_the_consumer_are_respected() {
     // Larger than the limit of one request, so the client requests it alone.
     let jetstream = server.jetstream().await;
     let large = vec![b'x'; 5_000];
-    jetstream
-        .publish("ev.a", large.into())
-        .await
-        .unwrap()
-        .await
-        .unwrap();
+    crate::nats::publish(&jetstream, "ev.a", large).await;
     publish(&server, 52, 50).await;
     let mut subscription = reopen(&broker, request(0)).await;
     let all = sequences(&read(&mut subscription, 101).await);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lantern_broker::{Broker, BrokerConfig, BrokerError, BrokerLocation, Link, Remote, SecretSource};
 
 use super::nats::{NatsServer, eventually};
-use super::{STREAM, broker, connected, publish, read, request, stream, wait_for_link};
+use super::{STREAM, broker, connected, filled, read, request, wait_for_link};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_host_waits_for_a_broker_that_starts_later() {
@@ -239,10 +239,7 @@ async fn core_messages_arrive_in_order_and_survive_a_reconnect() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn excess_core_messages_are_dropped_and_counted() {
-    let server = NatsServer::start();
-    stream(&server).await;
-    publish(&server, 1, 100).await;
-    let broker = broker(&server).await;
+    let (server, _, broker) = filled(100).await;
     let mut core = broker.subscribe_core(&["flood".into()]).await.unwrap();
     let mut subscription = broker.open(request(0)).await.unwrap();
     let client = server.client().await;

@@ -11,7 +11,7 @@ use lantern_model::batch::Delivery;
 use super::messages::publish_raw;
 use super::nats::{NatsServer, eventually};
 use super::{
-    LIMIT, STREAM, broker, next, publish, read, reopen, request, sequences, stream, stream_with,
+    LIMIT, STREAM, broker, filled, next, publish, read, reopen, request, sequences, stream, stream_with,
     wait_for_link,
 };
 
@@ -125,11 +125,7 @@ async fn work_queues_pass_such_messages_without_loss_and_without_remainder() {
 async fn such_messages_break_only_the_connection_of_their_source() {
     let server = NatsServer::start();
     stream(&server).await;
-    let other = async_nats::jetstream::stream::Config {
-        name: "OTHER".into(),
-        subjects: vec!["other".into()],
-        ..Default::default()
-    };
+    let other = crate::nats::stream("OTHER", "other");
     let jetstream = server.jetstream().await;
     jetstream.create_stream(other).await.unwrap();
     let broker = broker(&server).await;
@@ -142,12 +138,7 @@ async fn such_messages_break_only_the_connection_of_their_source() {
     let reading = broker.clone();
     let bad = tokio::spawn(async move { read_through(&reading, 5).await });
     for _ in 0..20 {
-        jetstream
-            .publish("other", "x".into())
-            .await
-            .unwrap()
-            .await
-            .unwrap();
+        crate::nats::publish(&jetstream, "other", "x").await;
         assert_eq!(read(&mut quiet, 1).await.len(), 1);
     }
     bad.await.unwrap();
@@ -155,10 +146,7 @@ async fn such_messages_break_only_the_connection_of_their_source() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_whose_task_has_ended_is_replaced() {
-    let server = NatsServer::start();
-    stream(&server).await;
-    publish(&server, 1, 1).await;
-    let broker = broker(&server).await;
+    let (server, _, broker) = filled(1).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     read(&mut subscription, 1).await;
     // A response to the host reveals its inbox; a message sent there reaches the client for requests.

@@ -7,14 +7,11 @@ use async_nats::HeaderMap;
 use lantern_broker::{PullError, Start};
 
 use super::nats::{NatsServer, eventually};
-use super::{STREAM, broker, failure, next, publish, read, request, sequences, stream};
+use super::{STREAM, broker, failure, filled, next, publish, read, request, sequences, stream};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_thousand_messages_arrive_once_and_in_order() {
-    let server = NatsServer::start();
-    stream(&server).await;
-    publish(&server, 1, 20_000).await;
-    let broker = broker(&server).await;
+    let (_server, _, broker) = filled(20_000).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     let all = read(&mut subscription, 20_000).await;
     for (index, delivery) in all.iter().enumerate() {
@@ -38,10 +35,7 @@ async fn twenty_thousand_messages_arrive_once_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reopening_starts_at_the_requested_position() {
-    let server = NatsServer::start();
-    stream(&server).await;
-    publish(&server, 1, 1_000).await;
-    let broker = broker(&server).await;
+    let (_server, _, broker) = filled(1_000).await;
     for after in [0, 900, 10, 999, 0, 500] {
         let mut subscription = broker.open(request(after)).await.unwrap();
         let first = next(&mut subscription).await.unwrap();
@@ -65,10 +59,7 @@ async fn reopening_starts_at_the_requested_position() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rapid_reopening_leaves_no_hole() {
-    let server = NatsServer::start();
-    stream(&server).await;
-    publish(&server, 1, 5_000).await;
-    let broker = broker(&server).await;
+    let (_server, _, broker) = filled(5_000).await;
     let mut after = 0;
     for _ in 0..50 {
         let mut subscription = broker.open(request(after)).await.unwrap();
@@ -85,12 +76,7 @@ async fn a_filter_selects_its_part_of_a_shared_stream() {
     let jetstream = server.jetstream().await;
     for number in 0..300_u32 {
         let subject = ["ev.a", "ev.b.x", "ev.c"][number as usize % 3];
-        jetstream
-            .publish(subject, "".into())
-            .await
-            .unwrap()
-            .await
-            .unwrap();
+        crate::nats::publish(&jetstream, subject, "").await;
     }
     let broker = broker(&server).await;
     for (consumer, subjects, count) in [
@@ -138,9 +124,7 @@ async fn batches_respect_their_bounds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_next_loses_nothing() {
-    let server = NatsServer::start();
-    stream(&server).await;
-    let broker = broker(&server).await;
+    let (server, _, broker) = filled(0).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     let publishing = tokio::spawn(async move {
         publish(&server, 1, 3_000).await;
@@ -173,12 +157,7 @@ async fn the_largest_and_empty_messages_are_read() {
         largest,
         vec![],
     ] {
-        jetstream
-            .publish("ev.a", payload.into())
-            .await
-            .unwrap()
-            .await
-            .unwrap();
+        crate::nats::publish(&jetstream, "ev.a", payload).await;
     }
     let broker = broker(&server).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
@@ -339,10 +318,7 @@ async fn deleted_and_purged_messages_are_skipped_without_a_hole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_ahead_of_the_reader_is_skipped() {
-    let server = NatsServer::start();
-    let stream = stream(&server).await;
-    publish(&server, 1, 20_000).await;
-    let broker = broker(&server).await;
+    let (server, stream, broker) = filled(20_000).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     let mut last = 0;
     while last < 10 {
@@ -372,9 +348,7 @@ async fn a_purge_ahead_of_the_reader_is_skipped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_stream_is_not_a_failure() {
-    let server = NatsServer::start();
-    stream(&server).await;
-    let broker = broker(&server).await;
+    let (server, _, broker) = filled(0).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     // Longer than the lifetime of a pull request.
     let quiet = tokio::time::timeout(Duration::from_secs(12), subscription.next(10, 1_000)).await;
@@ -385,9 +359,7 @@ async fn an_idle_stream_is_not_a_failure() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_heartbeat_reveals_a_lost_last_delivery() {
-    let server = NatsServer::start();
-    stream(&server).await;
-    let broker = broker(&server).await;
+    let (server, _, broker) = filled(0).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     let quiet = tokio::time::timeout(Duration::from_millis(300), subscription.next(10, 1_000)).await;
     assert!(quiet.is_err());

@@ -81,12 +81,7 @@ async fn messages_that_break_a_connection_and_large_ones_are_passed() {
     }
     let large = vec![b'x'; 700_000];
     let jetstream = server.jetstream().await;
-    jetstream
-        .publish("ev.a", large.into())
-        .await
-        .unwrap()
-        .await
-        .unwrap();
+    crate::nats::publish(&jetstream, "ev.a", large).await;
     publish(&server, 455, 150).await;
     publish_raw(&server, b"NATS/1.0\r\nX: a\rb\r\n\r\n", b"the library panics").await;
     let began = Instant::now();
@@ -126,12 +121,7 @@ async fn the_last_messages_are_found_in_a_shared_stream() {
             number % 50 == 0
         };
         let subject = if rare { "ev.rare" } else { "ev.a" };
-        jetstream
-            .publish(subject, "x".into())
-            .await
-            .unwrap()
-            .await
-            .unwrap();
+        crate::nats::publish(&jetstream, subject, "x").await;
     }
     let rare = ["ev.rare".to_owned()];
     for messages in [1, 5, 9, 10, 40, 105, 108, 500] {

@@ -58,12 +58,7 @@ async fn other_subjects_of_a_work_queue_are_not_touched() {
     let stream = stream_with(&server, RetentionPolicy::WorkQueue).await;
     let jetstream = server.jetstream().await;
     for subject in ["ev.a", "ev.b", "ev.a", "ev.b"] {
-        jetstream
-            .publish(subject, "".into())
-            .await
-            .unwrap()
-            .await
-            .unwrap();
+        crate::nats::publish(&jetstream, subject, "").await;
     }
     let broker = broker(&server).await;
     let mut wanted = request(0);

@@ -4,7 +4,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use super::*;
-use crate::host::plugin_folder;
 
 /// Runs a command for the host with this data directory; returns exit code, standard output and standard error.
 fn lantern(dir: &Path, arguments: &[&str], env: &[(&str, &str)]) -> (i32, String, String) {

@@ -1,12 +1,9 @@
 //! Tests commands that connect to a broker, with every login method.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Command, Output, Stdio};
-
-use async_nats::jetstream::stream;
+use std::process::{Command, Stdio};
 
 use super::*;
-use crate::host::plugin_folder;
 
 const STREAM: &str = "THINGS";
 
@@ -20,22 +17,14 @@ fn lantern(dir: &Path, arguments: &[&str], env: &[(&str, &str)]) -> (bool, Strin
         .env("TMPDIR", dir)
         .envs(env.iter().copied())
         .stdin(Stdio::null());
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().unwrap();
-    let text = [stdout, stderr].concat();
-    (status.success(), String::from_utf8_lossy(&text).into_owned())
+    let (code, text) = crate::host::output(&mut command);
+    (code == 0, text)
 }
 
 async fn create_stream(server: &NatsServer) {
-    let config = stream::Config {
-        name: STREAM.to_owned(),
-        subjects: vec!["things.>".to_owned()],
-        ..Default::default()
-    };
-    server.jetstream().await.create_stream(config).await.unwrap();
+    server
+        .create_stream(crate::nats::stream(STREAM, "things.>"))
+        .await;
 }
 
 async fn stored(server: &NatsServer) -> u64 {

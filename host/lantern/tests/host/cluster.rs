@@ -8,17 +8,14 @@ use async_nats::jetstream::{Context, stream};
 
 use super::*;
 use crate::cluster_of_servers::Cluster;
-use crate::host::plugin_folder;
 use crate::nats::{binary, eventually, older_binary};
 
 pub const STREAM: &str = "OBS_EVENTS";
 
 pub fn config() -> stream::Config {
     stream::Config {
-        name: STREAM.into(),
-        subjects: vec!["obs.>".into()],
         num_replicas: 3,
-        ..Default::default()
+        ..crate::nats::stream(STREAM, "obs.>")
     }
 }
 

@@ -4,7 +4,6 @@ use std::process::Command;
 use std::time::Instant;
 
 use super::*;
-use crate::host::plugin_folder;
 use crate::torture::{Outcome, kill_broker, kill_host, kill_rebuilding};
 
 #[track_caller]
@@ -58,23 +57,25 @@ fn a_host_waits_for_a_broker_that_is_not_running_yet() {
 
 #[test]
 fn a_deleted_consumer_is_created_again_at_the_checkpoint() {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["obs-events"]);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "obs");
-    publish(&server, &obs(1, 10));
-    wait_for_rows(&host, dir.path(), "obs_events", 10);
+    let site = Site::new(&["obs-events"]);
+    let host = site.running("obs");
+    site.publish(&obs(1, 10));
+    site.wait_for_rows(&host, "obs_events", 10);
     for round in 1..=3 {
         run(async {
-            let stream = server.jetstream().await.get_stream("OBS_EVENTS").await.unwrap();
+            let stream = site
+                .server
+                .jetstream()
+                .await
+                .get_stream("OBS_EVENTS")
+                .await
+                .unwrap();
             stream.delete_consumer("lantern-obs-events-obs").await.unwrap();
         });
-        publish(&server, &obs(10 * round + 1, 10));
-        wait_for_rows(&host, dir.path(), "obs_events", 10 * round + 10);
+        site.publish(&obs(10 * round + 1, 10));
+        site.wait_for_rows(&host, "obs_events", 10 * round + 10);
     }
-    host.terminate();
-    sound(dir.path());
+    site.end(host);
 }
 
 #[test]
@@ -145,16 +146,7 @@ fn two_hosts_do_not_share_a_consumer() {
 
 /// Runs `lantern plugin take-over` and returns its output.
 fn take_over(data: &Path) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_lantern"))
-        .args(["plugin", "take-over", "obs-events", "--data-dir"])
-        .arg(data)
-        .output()
-        .unwrap();
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
+    lantern(data, &["plugin", "take-over", "obs-events"]).1
 }
 
 /// `cargo xtask test` runs it where it may mount, and reports it as skipped elsewhere.
@@ -185,7 +177,7 @@ fn a_full_disk_stops_acknowledgements_until_space_is_available() {
     drop(std::fs::write(&filler, vec![0_u8; 16 << 20]));
     publish(&server, &obs(101, 3_000));
     // The last bytes may suffice for one small batch, so that the host is briefly healthy.
-    host.wait("it says so", LIMIT, |host| {
+    host.wait("readiness fails", LIMIT, |host| {
         let (status, body) = host.get("/readyz").unwrap();
         status == 503 && body.contains("full")
     });
@@ -198,46 +190,40 @@ fn a_full_disk_stops_acknowledgements_until_space_is_available() {
 
 #[test]
 fn sigterm_is_obeyed_in_time_while_another_process_locks_the_database() {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["obs-events"]);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "obs");
-    let other = rusqlite::Connection::open(dir.path().join("lantern.db")).unwrap();
+    let site = Site::new(&["obs-events"]);
+    let host = site.running("obs");
+    let other = rusqlite::Connection::open(site.dir().join("lantern.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    publish(&server, &obs(1, 10));
-    host.wait("it says so", LIMIT, |host| !host.check("database").unwrap().0);
+    site.publish(&obs(1, 10));
+    host.wait("readiness fails", LIMIT, |host| {
+        !host.check("database").unwrap().0
+    });
     let status = host.terminate();
     assert!(status.success(), "{status}");
     // The host did not wait for this.
     other.execute_batch("ROLLBACK").unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    wait_for_rows(&host, dir.path(), "obs_events", 10);
-    host.terminate();
-    sound(dir.path());
+    let host = site.start();
+    site.wait_for_rows(&host, "obs_events", 10);
+    site.end(host);
 }
 
 #[test]
 fn a_source_that_cannot_store_messages_is_reported_as_stalled() {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["obs-events"]);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "obs");
+    let site = Site::new(&["obs-events"]);
+    let host = site.running("obs");
     let is_stalled = |host: &Host, value: u8| {
         let line = format!(r#"lantern_source_stalled{{plugin="obs-events",source="obs"}} {value}"#);
         host.get("/metrics").unwrap().1.contains(&line)
     };
     assert!(is_stalled(&host, 0));
-    let other = rusqlite::Connection::open(dir.path().join("lantern.db")).unwrap();
+    let other = rusqlite::Connection::open(site.dir().join("lantern.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    publish(&server, &obs(1, 10));
+    site.publish(&obs(1, 10));
     host.wait("the source is stalled", LIMIT, |host| is_stalled(host, 1));
     other.execute_batch("ROLLBACK").unwrap();
-    wait_for_rows(&host, dir.path(), "obs_events", 10);
+    site.wait_for_rows(&host, "obs_events", 10);
     host.wait("the source is not stalled", LIMIT, |host| is_stalled(host, 0));
-    host.terminate();
-    sound(dir.path());
+    site.end(host);
 }
 
 /// Deletes the database, and puts another file in its place if there is one.
@@ -253,22 +239,19 @@ fn replace_database(dir: &Path, other: Option<&Path>) {
 
 /// A host that receives no message has no reason to write.
 fn an_idle_host_notices_another_database(other: bool) {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["obs-events"]);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "obs");
-    publish(&server, &obs(1, 5));
-    wait_for_rows(&host, dir.path(), "obs_events", 5);
-    let copy = dir.path().join("copy.db");
-    let connection = rusqlite::Connection::open(dir.path().join("lantern.db")).unwrap();
+    let site = Site::new(&["obs-events"]);
+    let host = site.running("obs");
+    site.publish(&obs(1, 5));
+    site.wait_for_rows(&host, "obs_events", 5);
+    let copy = site.dir().join("copy.db");
+    let connection = rusqlite::Connection::open(site.dir().join("lantern.db")).unwrap();
     connection
         .execute("VACUUM INTO ?1", [copy.to_str().unwrap()])
         .unwrap();
     drop(connection);
-    publish(&server, &obs(6, 5));
-    wait_for_rows(&host, dir.path(), "obs_events", 10);
-    replace_database(dir.path(), other.then_some(&copy));
+    site.publish(&obs(6, 5));
+    site.wait_for_rows(&host, "obs_events", 10);
+    replace_database(site.dir(), other.then_some(&copy));
     let (writable, detail) = host.check("database").unwrap();
     assert!(!writable, "{detail}");
     assert!(
@@ -280,14 +263,13 @@ fn an_idle_host_notices_another_database(other: bool) {
     });
     host.wait("the table is there", LIMIT, |_| {
         query(
-            dir.path(),
+            site.dir(),
             "SELECT count(*) FROM sqlite_schema WHERE name = 'obs_events'",
         ) == ["1"]
     });
-    wait_for_rows(&host, dir.path(), "obs_events", 10);
+    site.wait_for_rows(&host, "obs_events", 10);
     host.wait("ready", LIMIT, |host| host.get("/readyz").unwrap().0 == 200);
-    host.terminate();
-    sound(dir.path());
+    site.end(host);
 }
 
 #[test]
@@ -316,12 +298,10 @@ pub fn patient(mut command: Command) -> Command {
 
 #[test]
 fn sigterm_under_load_stops_the_host_in_time() {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["obs-events"]);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::spawn(patient(Host::command(dir.path(), &server.url(), plugins.path())));
+    let site = Site::new(&["obs-events"]);
+    let host = Host::spawn(patient(site.command()));
     running(&host, "obs");
-    let publisher = crate::torture::Publisher::start(server.url());
+    let publisher = crate::torture::Publisher::start(site.server.url());
     let began = Instant::now();
     while publisher.published() < 500 {
         assert!(began.elapsed() < LIMIT, "nothing is published");
@@ -330,5 +310,5 @@ fn sigterm_under_load_stops_the_host_in_time() {
     let status = host.terminate();
     assert!(status.success(), "{status}");
     publisher.stop();
-    sound(dir.path());
+    sound(site.dir());
 }

@@ -39,11 +39,7 @@ impl Scene {
     /// Creates the stream, and installs the plugin at the next start.
     fn prepare(&self) {
         run(async {
-            let stream = async_nats::jetstream::stream::Config {
-                name: "EVOLVE".into(),
-                subjects: vec!["evolve.>".into()],
-                ..Default::default()
-            };
+            let stream = crate::nats::stream("EVOLVE", "evolve.>");
             let context = self.server.jetstream().await;
             context.create_stream(stream).await.unwrap();
         });
@@ -64,10 +60,7 @@ impl Scene {
 
     /// Returns the exit code and all output.
     fn lantern(&self, arguments: &[&str]) -> (i32, String) {
-        let output = self.command(arguments).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let printed = text(&output.stdout) + &text(&output.stderr);
-        (output.status.code().unwrap_or(-1), printed)
+        crate::host::output(&mut self.command(arguments))
     }
 
     fn count(&self, sql: &str) -> u64 {
@@ -195,14 +188,7 @@ fn messages_that_cannot_be_deleted_are_reported_with_a_remedy() {
     };
     scene.prepare();
     run(async {
-        let copy = async_nats::jetstream::stream::Config {
-            name: "EVOLVE_COPY".into(),
-            mirror: Some(async_nats::jetstream::stream::Source {
-                name: "EVOLVE".into(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
+        let copy = crate::nats::mirror("EVOLVE_COPY", "EVOLVE");
         let context = scene.server.jetstream().await;
         context.create_stream(copy).await.unwrap();
     });

@@ -2,11 +2,10 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::host::plugin_folder;
 
 /// How an impostor responds.
 #[derive(Clone)]
@@ -75,13 +74,8 @@ fn serve(mut stream: TcpStream, behaviour: &Behaviour, records: &Mutex<Vec<u8>>)
 fn lantern(arguments: &[&str], env: &[(&str, &str)]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lantern"));
     command.args(arguments).env_clear().envs(env.iter().copied());
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().unwrap();
-    let text = [stdout, stderr].concat();
-    (status.success(), String::from_utf8_lossy(&text).into_owned())
+    let (code, text) = crate::host::output(&mut command);
+    (code == 0, text)
 }
 
 /// Records `url` as the address of the running host.

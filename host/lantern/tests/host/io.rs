@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::host::plugin_folder;
 
 /// Number of rounds; one call fails in each while messages arrive. A small batch takes about twenty calls.
 const ROUNDS: usize = 30;
@@ -76,10 +75,8 @@ impl Device {
 #[test]
 fn a_single_device_error_loses_nothing() {
     let device = Device::new();
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["obs-events"]);
-    let dir = tempfile::tempdir().unwrap();
-    let mut command = Host::command(dir.path(), &server.url(), plugins.path());
+    let site = Site::new(&["obs-events"]);
+    let mut command = site.command();
     device.under(&mut command);
     let host = Host::spawn(command);
     running(&host, "obs");
@@ -88,19 +85,18 @@ fn a_single_device_error_loses_nothing() {
         device.fail_in(i64::try_from(round).unwrap());
         // Continue until the call has failed, and a little longer.
         loop {
-            publish(&server, &obs(published + 1, 5));
+            site.publish(&obs(published + 1, 5));
             published += 5;
-            wait_for_rows(&host, dir.path(), "obs_events", published);
+            site.wait_for_rows(&host, "obs_events", published);
             if device.has_failed() {
                 break;
             }
         }
     }
     host.wait("ready again", LIMIT, |host| host.get("/readyz").unwrap().0 == 200);
-    host.terminate();
-    sound(dir.path());
+    site.end(host);
     let distinct = query(
-        dir.path(),
+        site.dir(),
         "SELECT count(*), count(DISTINCT event_record_id) FROM obs_events",
     );
     assert_eq!(distinct, [format!("{published}|{published}")]);

@@ -1,7 +1,7 @@
 //! Tests a broker behind a bad network line (B4).
 
 use super::*;
-use crate::host::{check, plugin_folder};
+use crate::host::check;
 use crate::line_to_broker::Line;
 
 /// Processor time of a process in ticks of 10 ms.

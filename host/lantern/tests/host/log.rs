@@ -5,7 +5,6 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use super::*;
-use crate::host::plugin_folder;
 
 fn lines_lost(host: &Host) -> u64 {
     let (_, metrics) = host.get("/metrics").unwrap();
@@ -17,10 +16,8 @@ fn lines_lost(host: &Host) -> u64 {
 
 /// Runs a host with this standard error until it loses log lines, and stops it gracefully.
 fn works_unheard(stderr: Stdio) {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["obs-events"]);
-    let dir = tempfile::tempdir().unwrap();
-    let mut command = Host::command(dir.path(), &server.url(), plugins.path());
+    let site = Site::new(&["obs-events"]);
+    let mut command = site.command();
     command.env("LANTERN__LOG__FILTER", "trace").stderr(stderr);
     let host = Host::spawn(super::faults::patient(command));
     running(&host, "obs");
@@ -28,14 +25,14 @@ fn works_unheard(stderr: Stdio) {
     let mut published = 0;
     while lines_lost(&host) == 0 {
         assert!(began.elapsed() < LIMIT, "no line is lost");
-        publish(&server, &obs(published, 200));
+        site.publish(&obs(published, 200));
         published += 200;
     }
-    wait_for_rows(&host, dir.path(), "obs_events", published);
+    site.wait_for_rows(&host, "obs_events", published);
     assert_eq!(host.get("/readyz").unwrap().0, 200);
     let status = host.terminate();
     assert!(status.success(), "{status:?}");
-    sound(dir.path());
+    sound(site.dir());
 }
 
 #[test]

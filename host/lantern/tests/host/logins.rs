@@ -10,7 +10,7 @@ use nkeys::KeyPair;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
-use crate::host::{plugin_folder, plugins};
+use crate::host::plugins;
 
 /// Runs a command that must succeed; returns its output.
 #[track_caller]

@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use super::*;
-use crate::host::plugin_folder;
 
 /// Publishes with header bytes that no client library sends. Returns when the broker has read them.
 fn publish_raw(server: &NatsServer, subject: &str, headers: &[u8], payload: &str) {
@@ -36,42 +35,36 @@ fn audit(number: usize) -> (String, String) {
 
 #[test]
 fn a_message_that_makes_the_client_library_panic_is_stored_with_its_neighbours() {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["obs-events", "audit-log"]);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "obs");
+    let site = Site::new(&["obs-events", "audit-log"]);
+    let host = site.running("obs");
     running(&host, "audit");
-    publish(&server, &obs(1, 5));
-    publish_raw(&server, "obs.pc-1", PANICS, &obs(6, 1)[0].1);
-    publish_raw(&server, "obs.pc-1", PANICS, "no event");
-    publish(&server, &obs(7, 5));
-    publish(&server, &[audit(1), audit(2)]);
-    wait_for_rows(&host, dir.path(), "obs_events", 11);
-    wait_for_rows(&host, dir.path(), "audit_log", 2);
+    site.publish(&obs(1, 5));
+    publish_raw(&site.server, "obs.pc-1", PANICS, &obs(6, 1)[0].1);
+    publish_raw(&site.server, "obs.pc-1", PANICS, "no event");
+    site.publish(&obs(7, 5));
+    site.publish(&[audit(1), audit(2)]);
+    site.wait_for_rows(&host, "obs_events", 11);
+    site.wait_for_rows(&host, "audit_log", 2);
     host.wait("the dead letter", LIMIT, |host| {
         host.projection("obs")["dead_letters"] == 1
     });
     host.wait("ready", LIMIT, |host| host.get("/readyz").unwrap().0 == 200);
     // This also holds when it is the first message that a host reads.
-    publish_raw(&server, "obs.pc-1", PANICS, &obs(12, 1)[0].1);
-    wait_for_rows(&host, dir.path(), "obs_events", 12);
+    publish_raw(&site.server, "obs.pc-1", PANICS, &obs(12, 1)[0].1);
+    site.wait_for_rows(&host, "obs_events", 12);
     host.terminate();
-    publish_raw(&server, "obs.pc-1", PANICS, &obs(13, 1)[0].1);
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    wait_for_rows(&host, dir.path(), "obs_events", 13);
-    host.terminate();
-    sound(dir.path());
+    publish_raw(&site.server, "obs.pc-1", PANICS, &obs(13, 1)[0].1);
+    let host = site.start();
+    site.wait_for_rows(&host, "obs_events", 13);
+    site.end(host);
 }
 
 /// Publishes 20 bad messages per second to one plugin's stream, and one at a time to another plugin's.
 #[test]
 fn a_publisher_of_bad_headers_does_not_delay_other_plugins() {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["obs-events", "audit-log"]);
-    let dir = tempfile::tempdir().unwrap();
+    let site = Site::new(&["obs-events", "audit-log"]);
     let log = tempfile::NamedTempFile::new().unwrap();
-    let mut command = Host::command(dir.path(), &server.url(), plugins.path());
+    let mut command = site.command();
     command
         .env("LANTERN__LOG__FILTER", "info")
         .stderr(log.reopen().unwrap());
@@ -79,7 +72,7 @@ fn a_publisher_of_bad_headers_does_not_delay_other_plugins() {
     running(&host, "obs");
     running(&host, "audit");
     let bad = std::env::var("LANTERN_BAD_MESSAGES").map_or(60, |count| count.parse().unwrap());
-    let connection = rusqlite::Connection::open(dir.path().join("lantern.db")).unwrap();
+    let connection = rusqlite::Connection::open(site.dir().join("lantern.db")).unwrap();
     let rows = || {
         let count = connection.query_row("SELECT count(*) FROM audit_log", [], |row| row.get::<_, i64>(0));
         count.map_or(0, |count| usize::try_from(count).unwrap())
@@ -90,13 +83,13 @@ fn a_publisher_of_bad_headers_does_not_delay_other_plugins() {
             let mut next = Instant::now();
             for number in 0..bad {
                 let headers = if number % 2 == 0 { PANICS } else { NOT_UTF8 };
-                publish_raw(&server, "obs.pc-1", headers, &obs(number + 1, 1)[0].1);
+                publish_raw(&site.server, "obs.pc-1", headers, &obs(number + 1, 1)[0].1);
                 next += Duration::from_millis(50);
                 std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
         });
         while !publishing.is_finished() {
-            publish(&server, &[audit(stored)]);
+            site.publish(&[audit(stored)]);
             let began = Instant::now();
             while rows() <= stored {
                 assert!(began.elapsed() < LIMIT, "no row");
@@ -105,7 +98,7 @@ fn a_publisher_of_bad_headers_does_not_delay_other_plugins() {
             stored += 1;
         }
     });
-    wait_for_rows(&host, dir.path(), "obs_events", bad);
+    site.wait_for_rows(&host, "obs_events", bad);
     assert!(stored > 0);
     // Only the source of the bad messages loses its connection and starts a session at its checkpoint.
     let log = std::fs::read_to_string(log.path()).unwrap();
@@ -119,33 +112,39 @@ fn a_publisher_of_bad_headers_does_not_delay_other_plugins() {
     };
     assert!(sessions("obs-events") > 0, "{log}");
     assert_eq!(sessions("audit-log"), 0, "{log}");
-    host.terminate();
-    sound(dir.path());
+    site.end(host);
 }
 
 #[test]
 fn delete_markers_are_skipped() {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["obs-events"]);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "obs");
-    publish(&server, &obs(1, 1));
-    publish_raw(&server, "obs.pc-1", b"NATS/1.0\r\nKV-Operation: DEL\r\n\r\n", "");
+    let site = Site::new(&["obs-events"]);
+    let host = site.running("obs");
+    site.publish(&obs(1, 1));
     publish_raw(
-        &server,
+        &site.server,
+        "obs.pc-1",
+        b"NATS/1.0\r\nKV-Operation: DEL\r\n\r\n",
+        "",
+    );
+    publish_raw(
+        &site.server,
         "obs.pc-1",
         b"NATS/1.0\r\nKV-Operation: PURGE\r\n\r\n",
         "",
     );
     publish_raw(
-        &server,
+        &site.server,
         "obs.pc-1",
         b"NATS/1.0\r\nNats-Marker-Reason: MaxAge\r\n\r\n",
         "",
     );
-    publish_raw(&server, "obs.pc-1", b"NATS/1.0\r\nKV-Operation: PUT\r\n\r\n", "");
-    publish(&server, &obs(2, 1));
+    publish_raw(
+        &site.server,
+        "obs.pc-1",
+        b"NATS/1.0\r\nKV-Operation: PUT\r\n\r\n",
+        "",
+    );
+    site.publish(&obs(2, 1));
     host.wait("all handled", LIMIT, |host| {
         host.projection("obs")["checkpoint"] == 6
     });
@@ -156,20 +155,17 @@ fn delete_markers_are_skipped() {
     );
     host.terminate();
     let sums = "SELECT sum(messages), sum(projected), sum(skipped), sum(dead) FROM _lantern_ledger";
-    assert_eq!(query(dir.path(), sums), ["6|2|3|1"]);
-    sound(dir.path());
+    assert_eq!(query(site.dir(), sums), ["6|2|3|1"]);
+    sound(site.dir());
 }
 
 #[test]
 fn a_sample_omits_delete_markers_and_passes_invalid_headers() {
     let server = NatsServer::start();
     run(async {
-        let stream = async_nats::jetstream::stream::Config {
-            name: "OBS_EVENTS".into(),
-            subjects: vec!["obs.>".into()],
-            ..Default::default()
-        };
-        server.jetstream().await.create_stream(stream).await.unwrap();
+        server
+            .create_stream(crate::nats::stream("OBS_EVENTS", "obs.>"))
+            .await;
     });
     publish(&server, &obs(1, 2));
     publish_raw(&server, "obs.pc-1", b"NATS/1.0\r\nKV-Operation: DEL\r\n\r\n", "");
@@ -210,11 +206,8 @@ fn publish_core(server: &NatsServer, subject: &'static str, payload: &str) {
 /// Core NATS sends no message again, so the host can only count and report the loss.
 #[test]
 fn a_core_source_reports_messages_that_break_its_connection() {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["heartbeats"]);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "heartbeats");
+    let site = Site::new(&["heartbeats"]);
+    let host = site.running("heartbeats");
     let beat =
         |pc: &str| json!({"pc_id": pc, "at": "2026-05-01T00:00:01Z", "agent_version": "1"}).to_string();
     let rows = |host: &Host| host.projection("heartbeats")["inserted"].as_u64().unwrap();
@@ -222,16 +215,16 @@ fn a_core_source_reports_messages_that_break_its_connection() {
         let name = format!("pc-{number}");
         // The host may still be subscribing; the row of one name is inserted once.
         host.wait("a message is stored", LIMIT, |host| {
-            publish_core(&server, "heartbeat.pc-1", &beat(&name));
+            publish_core(&site.server, "heartbeat.pc-1", &beat(&name));
             rows(host) > number as u64
         });
-        publish_raw(&server, "heartbeat.pc-1", headers, &beat("lost"));
+        publish_raw(&site.server, "heartbeat.pc-1", headers, &beat("lost"));
         host.wait("the loss is recorded", LIMIT, |host| {
             host.projection("heartbeats")["missing"] == number as u64 + 1
         });
     }
     host.wait("the source reads again", LIMIT, |host| {
-        publish_core(&server, "heartbeat.pc-1", &beat("pc-last"));
+        publish_core(&site.server, "heartbeat.pc-1", &beat("pc-last"));
         rows(host) == 3
     });
     let metric = r#"lantern_source_interruptions_total{plugin="heartbeats",source="heartbeats"} 2"#;
@@ -239,9 +232,9 @@ fn a_core_source_reports_messages_that_break_its_connection() {
     assert!(metrics.contains(metric), "{metrics}");
     host.terminate();
     let gaps = query(
-        dir.path(),
+        site.dir(),
         "SELECT sum(last_sequence - first_sequence + 1), max(exact) FROM _lantern_gap WHERE reason LIKE 'interrupted: %'",
     );
     assert_eq!(gaps, ["2|0"]);
-    sound(dir.path());
+    sound(site.dir());
 }

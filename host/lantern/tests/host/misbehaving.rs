@@ -6,7 +6,7 @@ use crate::host::plugins;
 
 /// Returns a plugin folder with the unaffected plugins and the bad one.
 fn with_misbehaving() -> tempfile::TempDir {
-    let folder = crate::host::plugin_folder(&["obs-events"]);
+    let folder = plugin_folder(&["obs-events"]);
     std::fs::write(
         folder.path().join("misbehaving.wasm"),
         evolving::build("misbehaving"),
@@ -24,11 +24,8 @@ fn evil(words: &[&str]) -> Vec<(String, String)> {
 
 #[test]
 fn each_kind_of_misbehaviour_affects_only_its_message() {
-    let server = NatsServer::start();
-    let plugins = with_misbehaving();
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "evil");
+    let site = Site::with(with_misbehaving());
+    let host = site.running("evil");
     let bad = [
         ("trap", "trap"),
         ("loop", "timeout"),
@@ -54,15 +51,15 @@ fn each_kind_of_misbehaviour_affects_only_its_message() {
     for (number, (word, _)) in bad.iter().enumerate() {
         messages.extend(evil(&[&format!("ok {number}"), word]));
     }
-    publish(&server, &messages);
-    publish(&server, &obs(1, 200));
-    wait_for_rows(&host, dir.path(), "obs_events", 200);
+    site.publish(&messages);
+    site.publish(&obs(1, 200));
+    site.wait_for_rows(&host, "obs_events", 200);
     host.wait("all handled", LIMIT * 2, |host| {
         host.projection("evil")["checkpoint"] == messages.len()
     });
-    wait_for_rows(&host, dir.path(), "evil", bad.len());
+    site.wait_for_rows(&host, "evil", bad.len());
     let classes = query(
-        dir.path(),
+        site.dir(),
         "SELECT CAST(payload AS TEXT), class FROM _lantern_dead_letter ORDER BY sequence",
     );
     for ((word, class), found) in bad.iter().zip(&classes) {
@@ -71,94 +68,77 @@ fn each_kind_of_misbehaviour_affects_only_its_message() {
         assert!(same, "{word}: {found}");
     }
     assert_eq!(classes.len(), bad.len(), "{classes:?}");
-    let longest = query(dir.path(), "SELECT max(length(reason)) FROM _lantern_dead_letter");
+    let longest = query(site.dir(), "SELECT max(length(reason)) FROM _lantern_dead_letter");
     assert!(longest[0].parse::<usize>().unwrap() <= 4_096, "{longest:?}");
     assert_eq!(
         query(
-            dir.path(),
+            site.dir(),
             "SELECT count(*) FROM _lantern_dead_letter WHERE instr(reason, char(27))"
         ),
         ["0"]
     );
-    host.terminate();
-    sound(dir.path());
+    site.end(host);
 }
 
 #[test]
 fn a_trap_on_every_seventh_message_affects_only_those() {
-    let server = NatsServer::start();
-    let plugins = with_misbehaving();
-    let dir = tempfile::tempdir().unwrap();
-    publish_evil_stream(&server);
-    publish(&server, &evil(&["count7"; 100]));
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    let site = Site::with(with_misbehaving());
+    publish_evil_stream(&site.server);
+    site.publish(&evil(&["count7"; 100]));
+    let host = site.start();
     host.wait("all handled", LIMIT, |host| {
         host.projection("evil")["checkpoint"] == 100
     });
     // In a call with one message, no message is the seventh, so the retry in fresh instances rejects none.
-    assert_eq!(query(dir.path(), "SELECT count(*) FROM evil"), ["100"]);
+    assert_eq!(query(site.dir(), "SELECT count(*) FROM evil"), ["100"]);
     assert_eq!(host.projection("evil")["dead_letters"], 0);
-    host.terminate();
-    sound(dir.path());
+    site.end(host);
 }
 
 #[test]
 fn a_corrupted_instance_is_discarded() {
-    let server = NatsServer::start();
-    let plugins = with_misbehaving();
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "evil");
+    let site = Site::with(with_misbehaving());
+    let host = site.running("evil");
     for number in 0..5 {
-        publish(&server, &evil(&["poison"]));
+        site.publish(&evil(&["poison"]));
         host.wait("poisoned", LIMIT, |host| {
             host.projection("evil")["checkpoint"] == 2 * number + 1
         });
-        publish(&server, &evil(&["ok 1"]));
+        site.publish(&evil(&["ok 1"]));
         host.wait("well again", LIMIT, |host| {
             host.projection("evil")["checkpoint"] == 2 * number + 2
         });
     }
-    assert_eq!(query(dir.path(), "SELECT count(*) FROM evil"), ["10"]);
-    host.terminate();
-    sound(dir.path());
+    assert_eq!(query(site.dir(), "SELECT count(*) FROM evil"), ["10"]);
+    site.end(host);
 }
 
 #[test]
 fn a_slow_plugin_progresses_and_does_not_delay_others() {
-    let server = NatsServer::start();
-    let plugins = with_misbehaving();
-    let dir = tempfile::tempdir().unwrap();
-    publish_evil_stream(&server);
-    publish(&server, &evil(&["loop"; 20]));
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "obs");
-    publish(&server, &obs(1, 100));
-    wait_for_rows(&host, dir.path(), "obs_events", 100);
+    let site = Site::with(with_misbehaving());
+    publish_evil_stream(&site.server);
+    site.publish(&evil(&["loop"; 20]));
+    let host = site.running("obs");
+    site.publish(&obs(1, 100));
+    site.wait_for_rows(&host, "obs_events", 100);
     let done = host.projection("evil")["checkpoint"].as_u64().unwrap();
     assert!(done < 20, "the neighbour waited for all loops");
     host.wait("all handled", LIMIT * 2, |host| {
         host.projection("evil")["dead_letters"] == 20
     });
-    host.terminate();
-    sound(dir.path());
+    site.end(host);
 }
 
 fn publish_evil_stream(server: &NatsServer) {
     run(async {
-        let config = async_nats::jetstream::stream::Config {
-            name: "EVIL".to_owned(),
-            subjects: vec!["evil.>".to_owned()],
-            ..async_nats::jetstream::stream::Config::default()
-        };
-        server.jetstream().await.create_stream(config).await.unwrap();
+        server.create_stream(crate::nats::stream("EVIL", "evil.>")).await;
     });
 }
 
 #[test]
 fn an_invalid_file_is_reported_and_other_plugins_run() {
     let server = NatsServer::start();
-    let folder = crate::host::plugin_folder(&["obs-events"]);
+    let folder = plugin_folder(&["obs-events"]);
     std::fs::write(folder.path().join("junk.wasm"), b"this is no plugin").unwrap();
     let whole = std::fs::read(plugins().join("audit-log.wasm")).unwrap();
     std::fs::write(folder.path().join("half.wasm"), &whole[..whole.len() / 2]).unwrap();
@@ -176,15 +156,13 @@ fn an_invalid_file_is_reported_and_other_plugins_run() {
 
 #[test]
 fn a_source_halts_at_the_limit_of_dead_letters_and_drops_nothing() {
-    let server = NatsServer::start();
-    let plugins = crate::host::plugin_folder(&["obs-events"]);
-    let dir = tempfile::tempdir().unwrap();
-    let mut command = Host::command(dir.path(), &server.url(), plugins.path());
+    let site = Site::new(&["obs-events"]);
+    let mut command = site.command();
     command.env("LANTERN__LIMITS__DEAD_LETTERS_MAX", "10");
     let host = Host::spawn(command);
     running(&host, "obs");
     for _ in 0..15 {
-        publish(&server, &[("obs.x".to_owned(), "poison".to_owned())]);
+        site.publish(&[("obs.x".to_owned(), "poison".to_owned())]);
     }
     host.wait("halted", LIMIT, |host| {
         host.projection("obs")["state"] == "failed"
@@ -194,10 +172,9 @@ fn a_source_halts_at_the_limit_of_dead_letters_and_drops_nothing() {
     assert_eq!(host.get("/readyz").unwrap().0, 503);
     host.terminate();
     // With a higher limit, the remaining messages follow.
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    let host = site.start();
     host.wait("all dead", LIMIT, |host| {
         host.projection("obs")["dead_letters"] == 15
     });
-    host.terminate();
-    sound(dir.path());
+    site.end(host);
 }

@@ -17,12 +17,9 @@ impl Scene {
     fn start() -> Self {
         let server = NatsServer::start();
         run(async {
-            let stream = async_nats::jetstream::stream::Config {
-                name: "EVOLVE".into(),
-                subjects: vec!["evolve.>".into()],
-                ..Default::default()
-            };
-            server.jetstream().await.create_stream(stream).await.unwrap();
+            server
+                .create_stream(crate::nats::stream("EVOLVE", "evolve.>"))
+                .await;
         });
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("plugins")).unwrap();
@@ -255,13 +252,13 @@ fn removed(scene: &Scene) {
 fn audited(scene: &Scene) {
     let audit = scene.done("audit --actor local --plugin evolving --json");
     let entries: Vec<serde_json::Value> = serde_json::from_str(&audit).unwrap();
-    let told: Vec<String> = entries
+    let listed: Vec<String> = entries
         .iter()
         .rev()
         .map(|entry| format!("{} {}", entry["action"], entry["outcome"]).replace('"', ""))
         .collect();
     assert_eq!(
-        told,
+        listed,
         [
             "plugin.install done",
             "dead-letters.retry done",

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use async_nats::jetstream::stream::RetentionPolicy;
 
 use super::*;
-use crate::host::plugin_folder;
 use crate::io::library;
 use crate::torture::{Moments, Publisher, settle};
 
@@ -139,7 +138,7 @@ fn lost_for_a_while(retention: RetentionPolicy) -> u64 {
             retention,
             ..Default::default()
         };
-        server.jetstream().await.create_stream(config).await.unwrap();
+        server.create_stream(config).await;
     });
     let plugins = plugin_folder(&["obs-events"]);
     let (dir, tools) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -1,10 +1,7 @@
 //! Tests full-text search against the real program: its index survives kills, rebuilds, rollbacks and erasures, and it never
 //! changes which rows a search finds.
 
-use std::process::{Command, Stdio};
-
 use super::*;
-use crate::host::plugin_folder;
 
 struct Scene {
     server: NatsServer,
@@ -22,17 +19,7 @@ impl Scene {
     /// Runs a command that must succeed, and returns its output.
     #[track_caller]
     fn done(&self, arguments: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_lantern"))
-            .args(arguments)
-            .env_clear()
-            .env("LANTERN__DATA_DIR", self.data.path())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let text =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {text}");
-        text
+        succeeds(self.data.path(), arguments)
     }
 
     fn publish(&self, first: usize, count: usize) {

@@ -1,7 +1,6 @@
 //! Tests the behaviour of Lantern's predecessors, as visible in the tables.
 
 use super::*;
-use crate::host::plugin_folder;
 
 fn started(result_id: &str, pc_id: &str) -> (String, String) {
     let payload = json!({
@@ -22,18 +21,15 @@ fn finished(result_id: &str, exit_code: i64) -> (String, String) {
 
 #[test]
 fn executions_do_not_depend_on_order_and_repetition() {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["executions"]);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "events");
+    let site = Site::new(&["executions"]);
+    let host = site.running("events");
     running(&host, "results");
     let settle = |what: &str, sql: &str, expected: &str| {
-        host.wait(what, LIMIT, |_| query(dir.path(), sql).join(";") == expected);
+        host.wait(what, LIMIT, |_| query(site.dir(), sql).join(";") == expected);
     };
 
     publish(
-        &server,
+        &site.server,
         &[
             started("r1", "pc-1"),
             started("r1", "pc-1"),
@@ -45,7 +41,7 @@ fn executions_do_not_depend_on_order_and_repetition() {
         "SELECT result_id, pc_id, exit_code, finished_at, version, job_id FROM execution_results ORDER BY 1",
         "r1|pc-1|null|null|1.0.0|inv-hw;r2|pc-2|null|null|1.0.0|inv-hw",
     );
-    publish(&server, &[finished("r1", 0), finished("r3", 7)]);
+    site.publish(&[finished("r1", 0), finished("r3", 7)]);
     settle(
         "completed rows; the start's version and exec id stay",
         "SELECT result_id, exit_code, stdout, version, exec_id FROM execution_results WHERE finished_at NOT NULL
@@ -54,7 +50,7 @@ fn executions_do_not_depend_on_order_and_repetition() {
     );
     // A late start, and a repeated result with another verdict: finished rows do not change.
     publish(
-        &server,
+        &site.server,
         &[started("r3", "pc-1"), finished("r1", 99), finished("r3", 99)],
     );
     host.wait("all read", LIMIT, |host| {
@@ -65,17 +61,13 @@ fn executions_do_not_depend_on_order_and_repetition() {
         "SELECT result_id, exit_code, finished_at FROM execution_results WHERE finished_at NOT NULL ORDER BY 1",
         "r1|0|1779278405000000;r3|7|1779278405000000",
     );
-    host.terminate();
-    sound(dir.path());
+    site.end(host);
 }
 
 #[test]
 fn repeated_events_with_an_id_are_one_row() {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["obs-events"]);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "obs");
+    let site = Site::new(&["obs-events"]);
+    let host = site.running("obs");
     let without_id = |pc: &str| {
         let event = json!({"pc_id": pc, "at": "2026-05-28T10:00:00+02:00", "kind": "agent_started",
             "source": "agent:internal", "payload": null});
@@ -86,13 +78,13 @@ fn repeated_events_with_an_id_are_one_row() {
     messages.extend([without_id("pc-1"), without_id("pc-1")]);
     let other_pc = obs(1, 1).remove(0).1.replace("pc-1", "pc-2");
     messages.push(("obs.pc-2".to_owned(), other_pc));
-    publish(&server, &messages);
+    site.publish(&messages);
     host.wait("all read", LIMIT, |host| {
         host.projection("obs")["checkpoint"] == 7
     });
     assert_eq!(
         query(
-            dir.path(),
+            site.dir(),
             "SELECT pc_id, event_record_id, at, payload FROM obs_events ORDER BY 1, 2"
         ),
         [
@@ -103,30 +95,26 @@ fn repeated_events_with_an_id_are_one_row() {
             "pc-2|1|1779964860000000|{\"n\":1}",
         ]
     );
-    host.terminate();
-    sound(dir.path());
+    site.end(host);
 }
 
 #[test]
 fn audit_entries_are_distinguished_by_their_sequence() {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["audit-log"]);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "audit");
+    let site = Site::new(&["audit-log"]);
+    let host = site.running("audit");
     let entry = json!({"actor": "tester", "action": "exec", "target": "job-1", "payload": {"k": "v"},
         "occurred_at": "2026-06-01T00:00:00Z"});
     publish(
-        &server,
+        &site.server,
         &[
             ("audit.x".to_owned(), entry.to_string()),
             ("audit.x".to_owned(), entry.to_string()),
         ],
     );
-    wait_for_rows(&host, dir.path(), "audit_log", 2);
+    site.wait_for_rows(&host, "audit_log", 2);
     assert_eq!(
         query(
-            dir.path(),
+            site.dir(),
             "SELECT actor, action, target, payload, stream_seq FROM audit_log ORDER BY stream_seq"
         ),
         [
@@ -134,23 +122,19 @@ fn audit_entries_are_distinguished_by_their_sequence() {
             "tester|exec|job-1|{\"k\":\"v\"}|2"
         ]
     );
-    host.terminate();
-    sound(dir.path());
+    site.end(host);
 }
 
 #[test]
 fn the_newest_heartbeat_is_kept_in_any_order() {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["heartbeats", "host-perf"]);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "heartbeats");
+    let site = Site::new(&["heartbeats", "host-perf"]);
+    let host = site.running("heartbeats");
     running(&host, "perf");
     let beat = |at: &str, version: &str| {
         json!({"pc_id": "pc-1", "at": at, "agent_version": version, "hostname": "h"}).to_string()
     };
     run(async {
-        let client = server.client().await;
+        let client = site.server.client().await;
         for (at, version) in [
             ("2026-05-01T00:00:01Z", "1"),
             ("2026-05-01T00:00:03Z", "3"),
@@ -178,18 +162,17 @@ fn the_newest_heartbeat_is_kept_in_any_order() {
     });
     assert_eq!(
         query(
-            dir.path(),
+            site.dir(),
             "SELECT pc_id, agent_version, hostname, os_family FROM agents"
         ),
         ["pc-1|3|h|null"]
     );
     assert_eq!(
         query(
-            dir.path(),
+            site.dir(),
             "SELECT pc_id, cpu_pct, mem_used_bytes, cpu_count FROM host_perf"
         ),
         ["pc-1|12|5|null"]
     );
-    host.terminate();
-    sound(dir.path());
+    site.end(host);
 }

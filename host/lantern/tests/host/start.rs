@@ -4,7 +4,6 @@ use std::net::TcpListener;
 use std::process::{Command, Output};
 
 use super::*;
-use crate::host::plugin_folder;
 
 /// Runs a command that must exit without a signal.
 fn failing(mut command: Command) -> (Output, String) {
@@ -16,11 +15,9 @@ fn failing(mut command: Command) -> (Output, String) {
 
 #[test]
 fn a_second_host_on_a_data_directory_is_rejected_and_the_first_continues() {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["obs-events"]);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    let (_, text) = failing(Host::command(dir.path(), &server.url(), plugins.path()));
+    let site = Site::new(&["obs-events"]);
+    let host = site.start();
+    let (_, text) = failing(site.command());
     assert!(text.contains("is in use by another lantern"), "{text}");
     running(&host, "obs");
 }
@@ -74,28 +71,25 @@ fn rejected_credentials_are_reported_and_retried() {
 #[test]
 fn a_damaged_database_is_rejected() {
     use std::os::unix::fs::FileExt as _;
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["obs-events"]);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "obs");
-    publish(&server, &obs(1, 500));
-    wait_for_rows(&host, dir.path(), "obs_events", 500);
+    let site = Site::new(&["obs-events"]);
+    let host = site.running("obs");
+    site.publish(&obs(1, 500));
+    site.wait_for_rows(&host, "obs_events", 500);
     host.terminate();
     assert!(
-        !dir.path().join("lantern.db-wal").exists(),
+        !site.dir().join("lantern.db-wal").exists(),
         "it would hide the damage"
     );
     let file = std::fs::OpenOptions::new()
         .write(true)
-        .open(dir.path().join("lantern.db"))
+        .open(site.dir().join("lantern.db"))
         .unwrap();
     // Damage every page but the first, near its start: the pages of the host's own tables contain too little data for
     // damage in the middle to matter.
     for page in 1..file.metadata().unwrap().len() / 4_096 {
         file.write_all_at(&[0xa5; 200], page * 4_096 + 100).unwrap();
     }
-    let (_, text) = failing(Host::command(dir.path(), &server.url(), plugins.path()));
+    let (_, text) = failing(site.command());
     assert!(text.contains("lantern.db"), "{text}");
 }
 
@@ -141,52 +135,40 @@ fn a_host_with_defaults_creates_its_plugin_directory_and_ignores_sighup() {
 
 #[test]
 fn a_host_without_its_components_starts_and_accepts_them_again() {
-    let server = NatsServer::start();
-    let plugins = plugin_folder(&["obs-events"]);
-    let dir = tempfile::tempdir().unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    running(&host, "obs");
-    publish(&server, &obs(1, 10));
-    wait_for_rows(&host, dir.path(), "obs_events", 10);
+    let site = Site::new(&["obs-events"]);
+    let host = site.running("obs");
+    site.publish(&obs(1, 10));
+    site.wait_for_rows(&host, "obs_events", 10);
     host.terminate();
-    let file = plugins.path().join("obs-events.wasm");
-    let kept = dir.path().join("kept.wasm");
+    let file = site.plugins.path().join("obs-events.wasm");
+    let kept = site.dir().join("kept.wasm");
     std::fs::rename(&file, &kept).unwrap();
-    let lose = || std::fs::remove_dir_all(dir.path().join("components")).unwrap();
+    let lose = || std::fs::remove_dir_all(site.dir().join("components")).unwrap();
 
     // The state after only the database was restored: the host serves the tables and reports the plugin.
     lose();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    let host = site.start();
     let (ok, detail) = host.check("plugin:obs-events").unwrap();
     assert!(!ok && detail.contains("cannot be read"), "{detail}");
     let rows = host.json("/api/v1/tables/obs_events/rows");
     assert_eq!(rows["items"].as_array().unwrap().len(), 10);
-    publish(&server, &obs(11, 10));
-    let installed = Command::new(env!("CARGO_BIN_EXE_lantern"))
-        .args(["plugin", "install", "--activate", "--data-dir"])
-        .arg(dir.path())
-        .arg(&kept)
-        .output()
-        .unwrap();
-    assert!(installed.status.success(), "{installed:?}");
-    let resumed = Command::new(env!("CARGO_BIN_EXE_lantern"))
-        .args(["plugin", "resume", "obs-events", "--data-dir"])
-        .arg(dir.path())
-        .output()
-        .unwrap();
-    assert!(resumed.status.success(), "{resumed:?}");
-    wait_for_rows(&host, dir.path(), "obs_events", 20);
+    site.publish(&obs(11, 10));
+    succeeds(
+        site.dir(),
+        &["plugin", "install", "--activate", kept.to_str().unwrap()],
+    );
+    succeeds(site.dir(), &["plugin", "resume", "obs-events"]);
+    site.wait_for_rows(&host, "obs_events", 20);
     assert_eq!(host.check("plugin:obs-events"), None);
     host.terminate();
 
     // The file in the plugin directory restores it as well, although the host has already processed it.
     lose();
     std::fs::rename(&kept, &file).unwrap();
-    let host = Host::start(dir.path(), &server.url(), plugins.path());
-    publish(&server, &obs(21, 10));
-    wait_for_rows(&host, dir.path(), "obs_events", 30);
-    host.terminate();
-    sound(dir.path());
+    let host = site.start();
+    site.publish(&obs(21, 10));
+    site.wait_for_rows(&host, "obs_events", 30);
+    site.end(host);
 }
 
 #[test]
@@ -206,7 +188,7 @@ fn serve_and_check_reject_a_database_of_a_newer_version() {
     drop(connection);
     let (_, text) = failing(Host::command(dir.path(), &server.url(), plugins.path()));
     assert!(text.contains("written by a newer Lantern (schema 9999"), "{text}");
-    let (code, text) = crate::host::check(dir.path());
+    let (code, text) = lantern(dir.path(), &["check"]);
     assert_ne!(code, 0, "{text}");
     assert!(text.contains("restore a copy from before the upgrade"), "{text}");
 }

@@ -65,17 +65,7 @@ fn duplicates_are_counted_documents_are_kept_and_times_out_of_range_are_dead_let
     assert!(trace.contains(DOCUMENT), "{trace}");
 
     // While the host runs.
-    let deep = std::process::Command::new(env!("CARGO_BIN_EXE_lantern"))
-        .args(["check", "--deep", "--nats", &server.url(), "--data-dir"])
-        .arg(dir.path())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&deep.stdout);
-    assert!(
-        deep.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&deep.stderr)
-    );
+    let text = succeeds(dir.path(), &["check", "--deep", "--nats", &server.url()]);
     for words in [
         "Projected again: 13 messages, 3 rows identical",
         "OK: no problems found",

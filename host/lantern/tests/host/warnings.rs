@@ -4,7 +4,6 @@
 use async_nats::jetstream::stream::{Config, ConsumerLimits, RetentionPolicy, Source};
 
 use super::*;
-use crate::host::plugin_folder;
 
 /// Returns a user with all permissions, for the test, and a user with or without permission to publish to `$JS.ACK.>`.
 fn users(acknowledges: bool) -> String {
@@ -21,7 +20,7 @@ fn users(acknowledges: bool) -> String {
 
 fn make_stream(server: &NatsServer, config: Config) {
     run(async {
-        server.jetstream().await.create_stream(config).await.unwrap();
+        server.create_stream(config).await;
     });
 }
 

@@ -2,24 +2,15 @@
 //! operator allows it, and each error names the required setting. Once allowed, it behaves like the same plugin without
 //! WASI.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::*;
 
-/// Runs `lantern` for a host; returns the exit code, then standard output and standard error combined.
+/// Runs `lantern` for a host; returns the exit code and the output.
 fn lantern(dir: &Path, arguments: &[&str]) -> (i32, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_lantern"))
-        .args(arguments)
-        .current_dir(dir)
-        .env("LANTERN__DATA_DIR", dir.join("data"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (
-        output.status.code().unwrap_or(-1),
-        String::from_utf8(text).unwrap(),
-    )
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lantern"));
+    command.args(arguments).current_dir(dir);
+    crate::host::output(command.env("LANTERN__DATA_DIR", dir.join("data")))
 }
 
 /// Runs a command that must succeed, and returns its output.

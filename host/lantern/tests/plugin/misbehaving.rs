@@ -27,7 +27,7 @@ fn component() -> &'static [u8] {
         assert_eq!(
             std::fs::read_dir(dir.path()).unwrap().count(),
             1,
-            "nothing is left beside the file"
+            "no other file remains"
         );
         bytes
     })
@@ -84,7 +84,7 @@ fn check_alone(projector: &mut lantern_plugin::Projector, payload: &str, class: 
                 "{payload:?}: {words:?} is not in {reason:?}"
             );
         } else {
-            assert_eq!(word(outcome), "rows", "{sent:?} beside {payload:?}");
+            assert_eq!(word(outcome), "rows", "{sent:?} next to {payload:?}");
         }
     }
 }

@@ -184,17 +184,30 @@ impl Drop for Host {
     }
 }
 
+/// Runs a command to its end; returns the exit code, and standard output followed by standard error.
+pub fn output(command: &mut Command) -> (i32, String) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let code = output.status.code().unwrap_or(-1);
+    (code, String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Runs a command for the host with this data directory; returns the exit code and the output.
+pub fn lantern(dir: &Path, arguments: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lantern"));
+    command.args(arguments).arg("--data-dir").arg(dir).env_clear();
+    output(&mut command)
+}
+
 /// Runs `lantern check`; returns the exit code and the output.
 pub fn check(dir: &Path) -> (i32, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_lantern"))
-        .args(["check", "--data-dir"])
-        .arg(dir)
-        .output()
-        .unwrap();
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    (output.status.code().unwrap_or(-1), text)
+    lantern(dir, &["check"])
+}
+
+/// Runs a command for the host with this data directory. It must succeed; returns the output.
+#[track_caller]
+pub fn succeeds(dir: &Path, arguments: &[&str]) -> String {
+    let (code, text) = lantern(dir, arguments);
+    assert_eq!(code, 0, "{arguments:?}: {text}");
+    text
 }

@@ -184,6 +184,11 @@ impl NatsServer {
         jetstream::new(self.client().await)
     }
 
+    /// Creates a stream with a plain client.
+    pub async fn create_stream(&self, config: jetstream::stream::Config) -> jetstream::stream::Stream {
+        self.jetstream().await.create_stream(config).await.unwrap()
+    }
+
     /// Opens a bare connection and sends CONNECT, for data that no client library sends.
     pub fn raw(&self) -> TcpStream {
         raw(self.port).unwrap()
@@ -193,6 +198,37 @@ impl NatsServer {
 impl Drop for NatsServer {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Publishes a message, and waits until the broker has stored it.
+pub async fn publish(
+    context: &jetstream::Context,
+    subject: impl async_nats::subject::ToSubject,
+    payload: impl Into<Vec<u8>>,
+) {
+    let ack = context.publish(subject, payload.into().into()).await.unwrap();
+    ack.await.unwrap();
+}
+
+/// Returns the configuration of a stream with one subject filter.
+pub fn stream(name: &str, subject: &str) -> jetstream::stream::Config {
+    jetstream::stream::Config {
+        name: name.to_owned(),
+        subjects: vec![subject.to_owned()],
+        ..Default::default()
+    }
+}
+
+/// Returns the configuration of a mirror of a stream.
+pub fn mirror(name: &str, of: &str) -> jetstream::stream::Config {
+    jetstream::stream::Config {
+        name: name.to_owned(),
+        mirror: Some(jetstream::stream::Source {
+            name: of.to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
     }
 }
 
