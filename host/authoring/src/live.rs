@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lantern_broker::{Broker, BrokerConfig, BrokerError, ConnectError, Link};
+use lantern_broker::{Broker, BrokerConfig, BrokerError, ConnectError};
 use lantern_model::batch::Delivery;
 
 /// Connect timeout.
@@ -31,17 +31,9 @@ pub struct StreamMessages {
 /// Why messages could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
-    /// The address is invalid.
+    /// The address is invalid, or the broker unreachable.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The broker is unreachable or rejects the connection.
-    #[error("failed to connect to the broker {url}: {why}")]
-    Unreachable {
-        /// URL without credentials.
-        url: String,
-        /// Cause.
-        why: String,
-    },
     /// The stream does not exist.
     #[error("no stream {0} on the broker")]
     NoStream(String),
@@ -57,10 +49,10 @@ impl LiveError {
     /// What the user can do.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Connect(error) => error.hint(),
-            Self::Unreachable { .. } => {
+            Self::Connect(ConnectError::Unreachable { .. }) => {
                 Some("use --nats URL with credentials, or --data-dir DIR of a running host")
             }
+            Self::Connect(error) => error.hint(),
             Self::NoStream(_) => {
                 Some("check the name: stream names are case-sensitive and usually in upper case")
             }
@@ -74,20 +66,7 @@ impl LiveError {
 /// # Errors
 /// If it does not within ten seconds.
 pub async fn connect(config: BrokerConfig) -> Result<Broker, LiveError> {
-    let url = config.place.to_string();
-    let broker = Broker::connect(config).await?;
-    let mut link = broker.link();
-    let connected = tokio::time::timeout(CONNECT_TIME, link.wait_for(Link::is_connected)).await;
-    if matches!(connected, Ok(Ok(_))) {
-        return Ok(broker);
-    }
-    let why = match &*broker.link().borrow() {
-        Link::Refused { why, .. } => why.clone(),
-        Link::Connecting { last_error, .. } => last_error.clone().unwrap_or_else(|| "no response".to_owned()),
-        Link::Connected(_) => "timeout".to_owned(),
-    };
-    broker.stop().await;
-    Err(LiveError::Unreachable { url, why })
+    Ok(Broker::connect_within(config, CONNECT_TIME).await?)
 }
 
 /// Reads a part of a stream.

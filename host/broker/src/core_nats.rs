@@ -24,7 +24,7 @@ use super::link::Signals;
 use super::{Broker, headers};
 use lantern_model::batch::{Delivery, Timestamp};
 
-/// Maximum number of waiting messages: some seconds of heartbeats of a busy fleet.
+/// Maximum number of waiting messages: some seconds of heartbeats of many devices.
 const QUEUE_MESSAGES: usize = 16 * 1024;
 
 /// Messages that the pump takes before it yields to other tasks.
@@ -206,11 +206,7 @@ fn delivery(message: Message) -> Delivery {
         subject: headers::subject_text(message.subject.into_string()),
         sequence: 0,
         published_ns: Timestamp::now().0.saturating_mul(1_000),
-        headers: message
-            .headers
-            .as_ref()
-            .map(headers::from_map)
-            .unwrap_or_default(),
+        headers: headers::of(message.headers.as_ref()),
         payload: message.payload,
     }
 }

@@ -461,11 +461,7 @@ fn delivery(message: Message, position: DeliveryPosition) -> Delivery {
         subject: headers::subject_text(message.subject.into_string()),
         sequence: position.stream_sequence,
         published_ns: position.published_ns,
-        headers: message
-            .headers
-            .as_ref()
-            .map(headers::from_map)
-            .unwrap_or_default(),
+        headers: headers::of(message.headers.as_ref()),
         payload: message.payload,
     }
 }

@@ -13,8 +13,13 @@ pub(super) fn subject_text(subject: String) -> String {
     }
 }
 
+/// The headers of a message; none if it has none.
+pub(super) fn of(map: Option<&HeaderMap>) -> Vec<(String, String)> {
+    map.map(from_map).unwrap_or_default()
+}
+
 /// The headers that the library parsed.
-pub(super) fn from_map(map: &HeaderMap) -> Vec<(String, String)> {
+fn from_map(map: &HeaderMap) -> Vec<(String, String)> {
     let headers = map.iter().flat_map(|(name, values)| {
         values
             .iter()
@@ -142,7 +147,7 @@ mod tests {
         let message = tokio::time::timeout(std::time::Duration::from_secs(10), subscriber.next());
         let message = message.await.expect("neither a message nor an end");
         server.abort();
-        message.map(|message| message.headers.as_ref().map(from_map).unwrap_or_default())
+        message.map(|message| of(message.headers.as_ref()))
     }
 
     /// Each entry is possible publisher input; all end in an empty line, as the broker requires.

@@ -19,6 +19,7 @@ mod ephemeral_read;
 mod headers;
 mod history;
 mod link;
+mod monitor;
 mod open;
 mod owner;
 mod publish;
@@ -126,7 +127,7 @@ impl Broker {
             .await
             .map(Arc::new)
             .map_err(|source| ConnectError::Client { source })?;
-        let (link, monitor) = link::monitor(Arc::clone(&main), urls);
+        let (link, monitor) = monitor::monitor(Arc::clone(&main), urls);
         let monitor = tokio_util::task::AbortOnDropHandle::new(monitor);
         let suspects = Mutex::default();
         Ok(Self {
@@ -150,6 +151,29 @@ impl Broker {
     /// The URL of the embedded broker, without user and password; `None` for a remote broker.
     pub fn embedded_url(&self) -> Option<&str> {
         self.inner.embedded.as_ref().map(Embedded::url)
+    }
+
+    /// Like [`Broker::connect`], but also waits until the broker accepts the connection.
+    ///
+    /// # Errors
+    /// As for [`Broker::connect`]; [`ConnectError::Unreachable`] if the connection does not succeed within `limit`.
+    pub async fn connect_within(config: BrokerConfig, limit: Duration) -> Result<Self, ConnectError> {
+        let url = config.place.to_string();
+        let broker = Self::connect(config).await?;
+        let mut link = broker.link();
+        let connected = tokio::time::timeout(limit, link.wait_for(Link::is_connected)).await;
+        if matches!(connected, Ok(Ok(_))) {
+            return Ok(broker);
+        }
+        let why = match &*broker.link().borrow() {
+            Link::Refused { why, .. } => why.clone(),
+            Link::Connecting { last_error, .. } => {
+                last_error.clone().unwrap_or_else(|| "no response".to_owned())
+            }
+            Link::Connected(_) => "timeout".to_owned(),
+        };
+        broker.stop().await;
+        Err(ConnectError::Unreachable { url, why })
     }
 
     /// Flushes pending requests, closes the connection, and stops the embedded broker. Call it when nothing else uses
@@ -351,6 +375,14 @@ pub enum ConnectError {
         /// The cause.
         #[source]
         source: async_nats::ConnectError,
+    },
+    /// The broker does not accept the connection in time.
+    #[error("failed to connect to the broker {url}: {why}")]
+    Unreachable {
+        /// The URL without credentials, or the embedded broker.
+        url: String,
+        /// The last error.
+        why: String,
     },
     /// The embedded broker does not start.
     #[error(transparent)]

@@ -309,11 +309,7 @@ impl Subscription {
             subject: headers::subject_text(message.subject.into_string()),
             sequence: position.stream_sequence,
             published_ns: position.published_ns,
-            headers: message
-                .headers
-                .as_ref()
-                .map(headers::from_map)
-                .unwrap_or_default(),
+            headers: headers::of(message.headers.as_ref()),
             payload: message.payload,
         });
     }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::HostConfig;
 use crate::jobs::Jobs;
-use lantern_broker::{Broker, Link};
+use lantern_broker::{Broker, BrokerConfig};
 use lantern_http as http;
 use lantern_lifecycle::Lifecycle;
 use lantern_model::batch::Timestamp;
@@ -274,7 +274,7 @@ async fn connect_configured(config: &HostConfig) -> anyhow::Result<Broker> {
     if matches!(settings.place, lantern_broker::BrokerLocation::Embedded(_)) {
         let file = config.data_dir.join("broker").join("nats.url");
         if let Ok(url) = std::fs::read_to_string(&file)
-            && let Ok(broker) = connect(lantern_broker::BrokerConfig::remote(url.trim())).await
+            && let Ok(broker) = Broker::connect_within(BrokerConfig::remote(url.trim()), CONNECT_TIME).await
         {
             return Ok(broker);
         }
@@ -284,23 +284,7 @@ async fn connect_configured(config: &HostConfig) -> anyhow::Result<Broker> {
             config.data_dir.display()
         );
     }
-    connect(settings).await
-}
-
-async fn connect(settings: lantern_broker::BrokerConfig) -> anyhow::Result<Broker> {
-    let broker = Broker::connect(settings).await?;
-    let mut link = broker.link();
-    let wait = tokio::time::timeout(CONNECT_TIME, link.wait_for(Link::is_connected)).await;
-    if matches!(wait, Ok(Ok(_))) {
-        return Ok(broker);
-    }
-    let why = match &*broker.link().borrow() {
-        Link::Refused { why, .. } => why.clone(),
-        Link::Connecting { last_error, .. } => last_error.clone().unwrap_or_else(|| "no response".to_owned()),
-        Link::Connected(_) => "timeout".to_owned(),
-    };
-    broker.stop().await;
-    Err(anyhow::anyhow!("failed to connect to the broker: {why}"))
+    Ok(Broker::connect_within(settings, CONNECT_TIME).await?)
 }
 
 /// Closes the database. All other owners have ended by now.

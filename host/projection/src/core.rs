@@ -32,10 +32,8 @@ impl Projection {
         };
         let mut kept = Kept::default();
         loop {
-            match self
-                .core_pass(&version, desired, &mut subscription, &mut kept, shutdown)
-                .await
-            {
+            let pass = self.core_pass(&version, desired, &mut subscription, &mut kept, shutdown);
+            match pass.await.err().unwrap_or(Halt::Shutdown) {
                 // The subscription stays open, and received messages stay in memory, while the database is unavailable.
                 Halt::Retry(reason) if !kept.is_empty() => {
                     let halt = Halt::Retry(reason);
@@ -64,23 +62,6 @@ impl Projection {
     }
 
     async fn core_pass(
-        &self,
-        version: &Arc<LoadedVersion>,
-        desired: &mut watch::Receiver<DesiredState>,
-        subscription: &mut CoreSubscription,
-        kept: &mut Kept,
-        shutdown: &CancellationToken,
-    ) -> Halt {
-        match self
-            .core_flow(version, desired, subscription, kept, shutdown)
-            .await
-        {
-            Ok(()) => Halt::Shutdown,
-            Err(halt) => halt,
-        }
-    }
-
-    async fn core_flow(
         &self,
         version: &Arc<LoadedVersion>,
         desired: &mut watch::Receiver<DesiredState>,

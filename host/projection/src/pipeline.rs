@@ -15,7 +15,7 @@ use lantern_broker::{AckToken, ConsumerHandle};
 use lantern_model::batch::Delivery;
 use lantern_plugin::{Projected, Projector};
 use lantern_store::reader::ReadError;
-use lantern_store::{Adopted, Commit, CommitError, Committed, Gap, Mark, OriginId};
+use lantern_store::{Adopted, Commit, CommitError, Committed, Entry, Gap, Mark, OriginId};
 
 /// One batch with the writer, one queued, and one whose answer is on the way back: the projection decodes the next
 /// batch while the writer works. More batches would only use memory, because the writer is the bottleneck.
@@ -197,16 +197,7 @@ impl<'a> Pipeline<'a> {
                 .map(|(delivery, _)| Sha256::digest(&delivery.payload).into())
                 .unwrap_or_default();
             let (through, entries, gaps) = planned.into_parts(payload_sha256);
-            let commit = Commit {
-                origin: self.target.origin,
-                stamp: self.target.stamp,
-                plugin: self.plugin.clone(),
-                after: self.handed.sequence,
-                through,
-                entries,
-                gaps,
-                durable: self.target.durable,
-            };
+            let commit = self.next_commit(through, entries, gaps);
             while !self.has_room() {
                 self.settle().await?;
             }
@@ -219,6 +210,20 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
+    /// The commit that continues the last one.
+    fn next_commit(&self, through: Mark, entries: Vec<Entry>, gaps: Vec<Gap>) -> Commit {
+        Commit {
+            origin: self.target.origin,
+            stamp: self.target.stamp,
+            plugin: self.plugin.clone(),
+            after: self.handed.sequence,
+            through,
+            entries,
+            gaps,
+            durable: self.target.durable,
+        }
+    }
+
     /// Records that the sequences up to the end of `gap` are gone.
     pub(super) async fn skip(&mut self, gap: Gap) -> Result<(), Halt> {
         let through = Mark {
@@ -226,16 +231,7 @@ impl<'a> Pipeline<'a> {
             payload_sha256: None,
             ..self.handed.clone()
         };
-        let commit = Commit {
-            origin: self.target.origin,
-            stamp: self.target.stamp,
-            plugin: self.plugin.clone(),
-            after: self.handed.sequence,
-            through,
-            entries: Vec::new(),
-            gaps: vec![gap],
-            durable: self.target.durable,
-        };
+        let commit = self.next_commit(through, Vec::new(), vec![gap]);
         self.hand_over(commit, None).await
     }
 

@@ -1,5 +1,6 @@
 //! Warnings about a source that runs: acknowledgements that the broker does not apply, filters that match nothing, a
-//! consumer that the broker may delete, a broker that can lose messages, declarations that are not portable. Pure functions; the session asks the broker and shows the result.
+//! consumer that the broker may delete, a broker that can lose messages, declarations that are not portable. Pure
+//! functions; the session queries the broker and reports the result.
 
 use std::time::Duration;
 
