@@ -73,7 +73,7 @@ fn measure(file: &Path, cache: &Path) -> anyhow::Result<Vec<String>> {
     let outcomes = projector
         .project(0, &deliveries, Duration::from_secs(60))
         .outcomes;
-    let words = outcomes.iter().map(in_words).collect();
+    let words = outcomes.iter().map(describe).collect();
 
     let messages_per_second = throughput(&mut projector).with_context(|| file.display().to_string())?;
     let facts = plugin.facts();
@@ -122,7 +122,7 @@ fn delivery(sequence: u64, text: &str) -> Delivery {
     }
 }
 
-fn in_words(outcome: &Outcome) -> String {
+fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Rows(rows) => format!("{} rows", rows.len()),
         Outcome::Skip => "skip".to_owned(),

@@ -17,7 +17,6 @@ use super::engine::Engine;
 use super::instance::{CallFailure, Instance};
 use super::log::LogGate;
 use super::outline::{Outline, OutlineError, check_imports};
-use super::projector::Projector;
 use super::wasi;
 use lantern_model::schema::{Manifest, Problem};
 use lantern_model::settings::PluginSettings;
@@ -434,11 +433,6 @@ impl Plugin {
             limits: Arc::new(limits),
             log: Arc::clone(&self.log),
         }))
-    }
-
-    /// A new projector with its own instances.
-    pub fn projector(self: &Arc<Self>) -> Projector {
-        Projector::new(Arc::clone(self))
     }
 
     pub(super) fn engine(&self) -> &Engine {

@@ -74,8 +74,15 @@ pub struct Fault {
     pub rejected: usize,
 }
 
+impl Plugin {
+    /// A new projector with its own instances.
+    pub fn projector(self: &Arc<Self>) -> Projector {
+        Projector::new(Arc::clone(self))
+    }
+}
+
 impl Projector {
-    pub(super) fn new(plugin: Arc<Plugin>) -> Self {
+    fn new(plugin: Arc<Plugin>) -> Self {
         let manifest = Arc::clone(plugin.manifest());
         let limits = Arc::clone(plugin.limits());
         let shapes = manifest.sources.iter().map(Shape::from).collect();

@@ -10,7 +10,7 @@
     clippy::cast_precision_loss,
     missing_docs,
     dead_code,
-    reason = "a benchmark that cannot run should say so loudly; it shares its servers with the tests"
+    reason = "a benchmark that cannot run should fail loudly; it shares its servers with the tests"
 )]
 
 mod amplification;
@@ -19,10 +19,10 @@ mod dashboard;
 mod events;
 #[path = "../../tests/support/evolving.rs"]
 mod evolving;
-mod fleet;
 #[path = "../../tests/support/host.rs"]
 mod host;
 mod kill;
+mod many_plugins;
 mod native;
 #[path = "../../tests/support/nats.rs"]
 mod nats;
@@ -138,7 +138,7 @@ fn main() -> anyhow::Result<()> {
         }
     }
     if wanted(Figure::Plugins) {
-        fleet::measure(options.plugins)?;
+        many_plugins::measure(options.plugins)?;
     }
     if wanted(Figure::Process) {
         process::start_and_memory(options.events)?;
@@ -188,10 +188,10 @@ fn throughput(options: &Options) -> anyhow::Result<()> {
         let this = [
             best(&mut declared, raw::run_declared(&events)?),
             best(&mut raw, raw::run(&events)?),
-            best(&mut wasm, pipeline::run(&server, count, pipeline::Side::Wasm)?),
+            best(&mut wasm, pipeline::run(&server, count, pipeline::Decoder::Wasm)?),
             best(
                 &mut native,
-                pipeline::run(&server, count, pipeline::Side::Native)?,
+                pipeline::run(&server, count, pipeline::Decoder::Native)?,
             ),
         ];
         let through_sqlx = raw::run_sqlx(&events)?;

@@ -1,8 +1,12 @@
 //! The `obs-events` plugin compiled into the benchmark: the decoder without WebAssembly, and its declared tables as
 //! SQL.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
 use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
-use lantern_plugin::NativeGuest;
+use lantern_plugin::{Compiler, Loader, NativeGuest, Plugin};
 use lantern_sdk::{Message, native};
 use lantern_store::{Engine, statement};
 use obs_events::ObsEvents;
@@ -59,9 +63,19 @@ fn value(value: native::Value) -> Value {
     }
 }
 
+/// Loads the `obs-events` plugin; this process compiles it.
+pub fn plugin() -> anyhow::Result<Arc<Plugin>> {
+    let folder = std::env::var("LANTERN_PLUGINS").unwrap_or_else(|_| "target/plugins".to_owned());
+    let path = Path::new(&folder).join("obs-events.wasm");
+    let bytes = std::fs::read(&path)
+        .with_context(|| format!("read {} (cargo xtask plugins builds it)", path.display()))?;
+    let loader = Loader::new(lantern_plugin::EngineConfig::new(Compiler::InProcess), [0; 32])?;
+    Ok(loader.load(&bytes)?)
+}
+
 /// Returns the schema and insert statements that the store creates for the plugin.
 pub fn statements() -> anyhow::Result<(Vec<String>, String)> {
-    let plugin = crate::pipeline::plugin()?;
+    let plugin = plugin()?;
     let manifest = plugin.manifest();
     let schema = manifest
         .tables

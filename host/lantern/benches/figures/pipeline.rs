@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use lantern_broker::{Broker, Link};
 use lantern_model::status::Registry;
-use lantern_plugin::{Compiler, Limits, Loader, Plugin, Projector};
+use lantern_plugin::{Limits, Plugin, Projector};
 use lantern_projection::{DesiredState, LoadedVersion, Projection, ProjectionConfig, Purpose};
 use lantern_store::Store;
 use lantern_telemetry::Metrics;
@@ -17,28 +17,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cpu::CpuTimes;
 use crate::events::runtime;
-use crate::native::Guest;
+use crate::native::{Guest, plugin};
 use crate::nats::NatsServer;
 use crate::raw::Run;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum Decoder {
     Wasm,
     Native,
 }
 
-/// Loads the `obs-events` plugin; this process compiles it.
-pub fn plugin() -> anyhow::Result<Arc<Plugin>> {
-    let folder = std::env::var("LANTERN_PLUGINS").unwrap_or_else(|_| "target/plugins".to_owned());
-    let path = Path::new(&folder).join("obs-events.wasm");
-    let bytes = std::fs::read(&path)
-        .with_context(|| format!("read {} (cargo xtask plugins builds it)", path.display()))?;
-    let loader = Loader::new(lantern_plugin::EngineConfig::new(Compiler::InProcess), [0; 32])?;
-    Ok(loader.load(&bytes)?)
-}
-
 /// Measures until the checkpoint reaches the last of `count` messages.
-pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<Run> {
+pub fn run(server: &NatsServer, count: usize, decoder: Decoder) -> anyhow::Result<Run> {
     let plugin = plugin()?;
     let dir = tempfile::tempdir()?;
     runtime()?.block_on(async {
@@ -51,7 +41,7 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<Run>
         broker.link().wait_for(Link::is_connected).await?;
         let metrics = Metrics::new(Registry::default(), store.path());
         let desired = watch::Sender::new(DesiredState {
-            version: Arc::new(version(&plugin, side)),
+            version: Arc::new(version(&plugin, decoder)),
             settings: Arc::default(),
             paused: None,
         });
@@ -106,9 +96,9 @@ fn config(dir: &Path) -> ProjectionConfig {
 }
 
 /// The version of the plugin, as WebAssembly or as native code.
-fn version(plugin: &Arc<Plugin>, side: Side) -> LoadedVersion {
+fn version(plugin: &Arc<Plugin>, decoder: Decoder) -> LoadedVersion {
     let version = LoadedVersion::new(Arc::clone(plugin));
-    if side != Side::Native {
+    if decoder != Decoder::Native {
         return version;
     }
     let manifest = Arc::clone(plugin.manifest());

@@ -5,10 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::keys;
 use super::settings::Kind;
 use lantern_model::batch::clean_text;
 use lantern_model::settings::{ByteSize, parse_size};
+use lantern_trust::signature::is_secret;
+
+/// Length of a public key in base64.
+const KEY_CHARACTERS: usize = 56;
 
 /// A raw value, before validation.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,7 +117,7 @@ impl Value {
                 ),
             },
             Kind::Hosts => parse_hosts(kind, text),
-            Kind::Keys => match keys::split(text, base) {
+            Kind::Keys => match split_keys(text, base) {
                 Some(entries) => Ok(Self::List(entries)),
                 None => invalid(
                     "contains a secret key, which must be known only to its owner",
@@ -327,6 +330,24 @@ fn parse_hosts(kind: Kind, text: &str) -> Result<Value, InvalidValue> {
         hosts.push(literal.to_owned());
     }
     Ok(Value::Text(hosts.join(",")))
+}
+
+/// Splits a list of public keys and of paths of key files; relative paths begin at `base`. `None` if an entry is a secret key, which must not be printed.
+fn split_keys(text: &str, base: &Path) -> Option<Vec<String>> {
+    text.split(',')
+        .map(str::trim)
+        .map(|entry| match entry {
+            secret if is_secret(secret) => None,
+            path if !is_key(path) && !path.is_empty() => Some(base.join(path).display().to_string()),
+            other => Some(other.to_owned()),
+        })
+        .collect()
+}
+
+/// Whether an entry is a public key. A path could have this form as well, but that is unlikely.
+pub fn is_key(entry: &str) -> bool {
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+    entry.len() == KEY_CHARACTERS && entry.starts_with("RW") && entry.bytes().all(is_base64)
 }
 
 #[cfg(test)]
