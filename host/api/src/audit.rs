@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::AuditOutcome;
+
 /// An entry of the audit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AuditEntry {
@@ -29,20 +31,4 @@ pub struct AuditEntry {
     /// SHA-256 of this entry and all earlier entries, in hexadecimal. `lantern check --audit-head` verifies that it is still
     /// part of the audit.
     pub hash: Option<String>,
-}
-
-/// How an action ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AuditOutcome {
-    /// It has not ended.
-    Started,
-    /// It took effect.
-    Done,
-    /// The request was not permitted or invalid; nothing changed.
-    Refused,
-    /// The host failed to do it.
-    Failed,
-    /// The host stopped before it ended; it may have taken effect.
-    Interrupted,
 }

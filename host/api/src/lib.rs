@@ -2,7 +2,8 @@
 //! use the same types, and the OpenAPI document is generated from them. Plain data only: conversions from the types of
 //! the host are in `lantern-http`, requests are validated there.
 //!
-//! Types that the database also stores (descriptions, settings, status) are in `lantern-model`.
+//! Types that the host also uses (descriptions, settings, status, results of operations) are in `lantern-model`; this
+//! crate names the results again, so that clients need one crate.
 
 mod audit;
 mod dead_letters;
@@ -17,24 +18,39 @@ mod rows;
 mod sql;
 mod tables;
 mod tokens;
-mod trace;
 mod trials;
 mod versions;
 
-pub use audit::{AuditEntry, AuditOutcome};
+pub use lantern_model::actor::Role;
+pub use lantern_model::results::audit::AuditOutcome;
+pub use lantern_model::results::canary::{
+    CanaryReport, CanarySource, CanaryVersion, RejectExample, Rejects, RowExample, TableComparison,
+};
+pub use lantern_model::results::forget::{ForgetReport, ForgottenStream, ForgottenTable};
+pub use lantern_model::results::plugins::{
+    ConsumerLeft, ConsumerTakenOver, PluginSummary, PluginUse, PluginVersion, Signature, SignatureState,
+    TakeOverOutcome, VersionDescription, VersionState,
+};
+pub use lantern_model::results::rebuild::{
+    Rebuild, RebuildOutcome, RebuildProgress, RebuildState, TableChange, TableOutcome,
+};
+pub use lantern_model::results::row::RowView;
+pub use lantern_model::results::work::{Reprojected, Trace, TracedMessage, VersionWork, WorkRange};
+
+pub use audit::AuditEntry;
 pub use dead_letters::{
     DEAD_LETTER_STATES, DeadLetter, DeadLetterGroup, DeadLetterReason, DeadLetterReasons,
     DeadLetterSelection, Discarded, RetryTotals,
 };
-pub use forget::{Forget, ForgetReport, ForgottenStream, ForgottenTable};
+pub use forget::Forget;
 pub use host::{Check, Info, Proof, Readiness};
 pub use plugins::{
-    Activate, ChangedVersion, ConsumerLeft, ConsumerTakenOver, Differences, Pause, Removed, SettingsChanges,
-    SourceDecided, SourceDecision, SourceHistory, TakeOverOutcome, TakenOver,
+    Activate, ChangedVersion, Differences, Pause, Removed, SettingsChanges, SourceDecided, SourceDecision,
+    SourceHistory, TakenOver,
 };
 pub use problem::Problem;
 pub use projections::{History, ProjectionHistory, Sample};
-pub use rebuilds::{NewRebuild, Rebuild, RebuildOutcome, RebuildProgress, TableOutcome};
+pub use rebuilds::NewRebuild;
 pub use records::{Gap, LedgerRange, Page};
 pub use rows::{
     Message, MessageOrigin, Neighbours, OmittedEvent, Row, RowDetail, RowPage, RowVersion, RowsEvent,
@@ -44,13 +60,6 @@ pub use tables::{
     Bucket, Count, Facet, FacetValue, Facets, Histogram, Measure, Series, SeriesAnswer, SetTableSearch,
     Table, TableSearch,
 };
-pub use tokens::{CreatedToken, NewToken, Role, Token, WhoAmI};
-pub use trace::{Trace, TracedMessage, VersionWork, WorkRange};
-pub use trials::{
-    CanaryReport, CanarySource, CanaryVersion, NewCanary, RejectExample, Rejects, Reproject, Reprojected,
-    RowExample, TableComparison,
-};
-pub use versions::{
-    Description, LoadFailure, Plugin, PluginDetail, PluginUse, PluginVersion, PluginVersionDetail, Signature,
-    SignatureState, VersionState,
-};
+pub use tokens::{CreatedToken, NewToken, Token, WhoAmI};
+pub use trials::{NewCanary, Reproject};
+pub use versions::{LoadFailure, PluginDetail, PluginVersionDetail};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{RetryTotals, Signature, VersionState};
+use super::{ConsumerLeft, ConsumerTakenOver, RetryTotals, Signature, VersionState};
 use lantern_model::schema::difference::{Difference, Effect};
 
 /// Differences between two versions of a plugin.
@@ -117,31 +117,6 @@ pub struct TakenOver {
     pub consumers: Vec<ConsumerTakenOver>,
 }
 
-/// The result of a take-over of one consumer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ConsumerTakenOver {
-    /// The stream.
-    pub stream: String,
-    /// The consumer.
-    pub consumer: String,
-    /// The outcome.
-    pub outcome: TakeOverOutcome,
-    /// The identity of the previous owner; `null` if there was none.
-    pub before: Option<String>,
-}
-
-/// The outcome of a take-over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum TakeOverOutcome {
-    /// It now belongs to this host.
-    TakenOver,
-    /// It already belonged to this host.
-    Own,
-    /// The broker has no such consumer; the host creates it when it reads.
-    Absent,
-}
-
 /// A removed plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Removed {
@@ -152,15 +127,4 @@ pub struct Removed {
     /// Consumers that still exist because the broker was unreachable or rejected the deletion. The host retries until
     /// they are deleted, also after a restart.
     pub consumers_left: Vec<ConsumerLeft>,
-}
-
-/// A consumer that is still on the broker although nothing reads through it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ConsumerLeft {
-    /// The stream.
-    pub stream: String,
-    /// The consumer.
-    pub consumer: String,
-    /// Why it could not be deleted.
-    pub reason: String,
 }

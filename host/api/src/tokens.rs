@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use lantern_model::actor::Role;
+
 /// The token of a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WhoAmI {
@@ -54,24 +56,4 @@ pub struct CreatedToken {
     pub expires_at: Option<String>,
     /// Text of the token. No other response contains it.
     pub token: String,
-}
-
-/// Role of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// May read.
-    Viewer,
-    /// May read and change.
-    Operator,
-}
-
-impl Role {
-    /// The name in the API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-        }
-    }
 }

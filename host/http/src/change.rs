@@ -289,7 +289,7 @@ pub(super) async fn run_change(
         Err(problem) => {
             let actor = access.actor(&parts.headers);
             let entry = note.entry(&actor, change.action, AuditOutcome::Refused, Some(&problem));
-            access.record_refusal(entry).await;
+            access.record_rejection(entry).await;
             return problem.into_response();
         }
     };

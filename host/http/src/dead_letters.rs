@@ -85,10 +85,10 @@ pub async fn one(
     let letter = state.reader.dead_letter(id).await?;
     letter
         .map(|letter| Json(view(letter)))
-        .ok_or_else(|| no_letter(id))
+        .ok_or_else(|| no_dead_letter(id))
 }
 
-fn no_letter(id: i64) -> Problem {
+fn no_dead_letter(id: i64) -> Problem {
     Problem::not_found(format!("there is no dead letter {id}"))
 }
 
@@ -306,7 +306,11 @@ fn note_filter(note: &AuditNote, filter: &OpenDeadLetterFilter) {
 /// Requires that the dead letter of the filter, if it names one, exists and is open.
 async fn require_open(state: &State, filter: &OpenDeadLetterFilter) -> Result<(), Problem> {
     let Some(id) = filter.id else { return Ok(()) };
-    let letter = state.reader.dead_letter(id).await?.ok_or_else(|| no_letter(id))?;
+    let letter = state
+        .reader
+        .dead_letter(id)
+        .await?
+        .ok_or_else(|| no_dead_letter(id))?;
     if letter.state == "open" {
         Ok(())
     } else {

@@ -7,7 +7,6 @@ use super::change::{AuditNote, Input};
 use super::gate::Operator;
 use super::problem::Problem;
 use super::state::State;
-use super::views;
 use lantern_api::{Forget, ForgetReport};
 use lantern_lifecycle::ForgetRequest;
 use lantern_model::schema::PluginName;
@@ -38,7 +37,7 @@ pub async fn forget(
         subject = format!("dry run, {subject}");
     }
     note.detail(&subject);
-    let report = views::forget_report(state.lifecycle.forget(request, &by).await?);
+    let report = state.lifecycle.forget(request, &by).await?;
     note.detail(format!("{subject}: {}", counts(&report)));
     Ok(Json(report))
 }

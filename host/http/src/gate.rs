@@ -129,7 +129,7 @@ impl Gate {
             && actor != Actor::Anonymous
         {
             let entry = note.entry(&actor, action, AuditOutcome::Refused, Some(problem));
-            self.access.record_refusal(entry).await;
+            self.access.record_rejection(entry).await;
         }
     }
 

@@ -31,7 +31,6 @@ mod records;
 mod room;
 mod router;
 mod routes;
-mod search;
 mod server;
 mod sql;
 mod state;

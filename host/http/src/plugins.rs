@@ -18,7 +18,9 @@ use super::records::range_view;
 use super::room::Room;
 use super::state::State;
 use super::views;
-use lantern_api::{Description, Differences, LoadFailure, Plugin, PluginDetail, PluginVersionDetail};
+use lantern_api::{
+    Differences, LoadFailure, PluginDetail, PluginSummary, PluginVersionDetail, VersionDescription,
+};
 use lantern_lifecycle::Component;
 use lantern_model::schema::difference::Effect;
 use lantern_store::reader::SourceFilter;
@@ -36,10 +38,10 @@ const RANGES_MAX: u32 = 1_000;
 pub async fn list(
     extract::State(state): extract::State<State>,
     uri: Uri,
-) -> Result<Json<Vec<Plugin>>, Problem> {
+) -> Result<Json<Vec<PluginSummary>>, Problem> {
     Parameters::parse(&uri, &[])?;
     let all = state.lifecycle.list().await?;
-    Ok(Json(all.into_iter().map(views::plugin).collect()))
+    Ok(Json(all))
 }
 
 pub async fn show(
@@ -59,20 +61,20 @@ pub async fn show(
         let ranges = ranges.extract_if(.., |range| range.digest == version.digest);
         PluginVersionDetail {
             ranges: ranges.map(range_view).collect(),
-            version: views::version(version),
+            version,
         }
     });
     Ok(Json(PluginDetail {
         versions: versions.collect(),
         settings: state.lifecycle.settings(plugin.as_str()),
-        used: view.used.map(views::plugin_use),
+        used: view.used,
         name: view.name,
-        state: views::version_state(view.state),
+        state: view.state,
         active: view.active,
         previous: view.previous,
         paused: view.paused,
-        sources: view.sources.into_iter().collect(),
-        tables: view.tables.into_iter().collect(),
+        sources: view.sources,
+        tables: view.tables,
     }))
 }
 
@@ -107,13 +109,12 @@ pub async fn description(
     extract::State(state): extract::State<State>,
     OfPlugin(plugin): OfPlugin,
     uri: Uri,
-) -> Result<Json<Description>, Problem> {
+) -> Result<Json<VersionDescription>, Problem> {
     let digest = state
         .lifecycle
         .resolve_version(plugin.as_str(), &version_in(&uri)?)
         .await?;
-    let description = state.lifecycle.description(plugin.as_str(), digest).await?;
-    Ok(Json(views::description(description)))
+    Ok(Json(state.lifecycle.description(plugin.as_str(), digest).await?))
 }
 
 /// The parameter `version`, the only one of the route.
@@ -149,7 +150,7 @@ pub async fn differences(
 }
 
 /// Components that the host could not load, with the reason.
-pub async fn refusals(
+pub async fn load_failures(
     extract::State(state): extract::State<State>,
     uri: Uri,
 ) -> Result<Json<Vec<LoadFailure>>, Problem> {

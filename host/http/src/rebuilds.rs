@@ -15,8 +15,7 @@ use super::gate::Operator;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::state::State;
-use super::views;
-use lantern_api::{NewRebuild, Rebuild};
+use lantern_api::{NewRebuild, Rebuild, RebuildState};
 use lantern_lifecycle::{Lifecycle, RebuildRequest};
 use lantern_store::RebuildId;
 
@@ -29,7 +28,7 @@ pub async fn list(
 ) -> Result<Json<Vec<Rebuild>>, Problem> {
     Parameters::parse(&uri, &[])?;
     let all = state.lifecycle.rebuilds().await?;
-    Ok(Json(all.into_iter().map(views::rebuild).collect()))
+    Ok(Json(all))
 }
 
 pub async fn begin(
@@ -108,7 +107,7 @@ pub async fn events(
                 true => view,
                 false => find(&lifecycle, id).await.ok()?,
             };
-            let more = (view.state == "running").then(|| view.clone());
+            let more = (view.state == RebuildState::Running).then(|| view.clone());
             let event = Event::default().json_data(&view).ok()?;
             Some((Ok(event), (lifecycle, more, false)))
         },
@@ -124,7 +123,6 @@ fn parse(id: &str) -> Result<i64, Problem> {
 async fn find(lifecycle: &Lifecycle, id: i64) -> Result<Rebuild, Problem> {
     let all = lifecycle.rebuilds().await?;
     all.into_iter()
-        .find(|view| view.id.0 == id)
-        .map(views::rebuild)
+        .find(|view| view.id == id)
         .ok_or_else(|| Problem::not_found(format!("there is no rebuild {id}")))
 }

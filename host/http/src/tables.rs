@@ -7,6 +7,7 @@ pub(super) mod histogram;
 mod name;
 mod pieces;
 mod rows;
+pub(super) mod search;
 pub(super) mod selection;
 pub(super) mod series;
 mod tail;
@@ -27,10 +28,9 @@ pub(super) use name::TablePath;
 
 use super::parameters::Parameters;
 use super::problem::Problem;
-use super::search;
 use super::state::State;
 use lantern_api::{Measure, Table};
-use lantern_model::schema::description::RoleWord;
+use lantern_model::schema::description::ColumnRole;
 use lantern_store::reader::{ReadError, Reader, RowEstimate, Shape};
 
 pub async fn list(
@@ -69,10 +69,10 @@ async fn table_view(reader: &Reader, shape: Shape) -> Result<Table, ReadError> {
         row_count_exact: exact,
         expired: shape.entry.rows_expired,
         time_column: shape.time().map(name),
-        entity_columns: shape.with_role(RoleWord::Entity).map(name).collect(),
-        facet_columns: shape.with_role(RoleWord::Facet).map(name).collect(),
+        entity_columns: shape.with_role(ColumnRole::Entity).map(name).collect(),
+        facet_columns: shape.with_role(ColumnRole::Facet).map(name).collect(),
         measure_columns: measures
-            .filter(|column| column.role == Some(RoleWord::Measure))
+            .filter(|column| column.role == Some(ColumnRole::Measure))
             .map(|column| Measure {
                 name: column.name.clone(),
                 unit: column.unit.clone(),

@@ -12,7 +12,7 @@ use super::gate::{Asks, Operator};
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::state::State;
-use lantern_api::{self as api, CreatedToken, NewToken, Token, WhoAmI};
+use lantern_api::{CreatedToken, NewToken, Token, WhoAmI};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::TokenName;
 
@@ -27,7 +27,7 @@ pub async fn who_am_i(Asks(principal): Asks, uri: Uri) -> Result<Json<WhoAmI>, P
         .as_ref()
         .map_or(Role::Viewer, |principal| principal.role);
     Ok(Json(WhoAmI {
-        role: role_view(role),
+        role,
         name: principal.map(|principal| principal.name.to_string()),
     }))
 }
@@ -40,7 +40,7 @@ pub async fn list(
     let kept = state.reader.tokens().await?;
     let tokens = kept.into_iter().map(|token| Token {
         name: token.name,
-        role: role_view(token.role),
+        role: token.role,
         created_at: token.created_at.to_rfc3339(),
         created_by: token.created_by,
         expires_at: token.expires_at.map(Timestamp::to_rfc3339),
@@ -69,18 +69,11 @@ pub async fn create(
         .await?;
     let created = CreatedToken {
         name: name.to_string(),
-        role: role_view(role),
+        role,
         expires_at: expires_at.map(Timestamp::to_rfc3339),
         token: text.as_str().to_owned(),
     };
     Ok((StatusCode::CREATED, Json(created)))
-}
-
-fn role_view(role: Role) -> api::Role {
-    match role {
-        Role::Viewer => api::Role::Viewer,
-        Role::Operator => api::Role::Operator,
-    }
 }
 
 fn expiry(days: u32) -> Result<Timestamp, Problem> {

@@ -12,7 +12,6 @@ use super::parameters::Parameters;
 use super::problem::Problem;
 use super::room::Room;
 use super::state::State;
-use super::{items, views};
 use lantern_api::{CanaryReport, NewCanary, Reproject, Reprojected, Trace, VersionWork};
 use lantern_lifecycle::CanaryRequest;
 use lantern_store::RowKey;
@@ -36,11 +35,8 @@ pub async fn canary(
         messages: canary.messages,
         live: canary.live_seconds.map(Duration::from_secs),
     };
-    let report = state
-        .lifecycle
-        .canary(plugin.as_str(), digest, request, &by)
-        .await?;
-    views::canary(report).map(Json).map_err(items::not_json)
+    let report = state.lifecycle.canary(plugin.as_str(), digest, request, &by);
+    Ok(Json(report.await?))
 }
 
 pub async fn reproject(
@@ -58,9 +54,9 @@ pub async fn reproject(
     let done = state.lifecycle.reproject(plugin.as_str(), digest, &by).await?;
     note.detail(format!(
         "version {} reprojected {} messages of version {}",
-        done.to, done.done.messages, done.from
+        done.to, done.messages, done.from
     ));
-    Ok(Json(views::reprojected(done)))
+    Ok(Json(done))
 }
 
 pub async fn written(
@@ -75,8 +71,7 @@ pub async fn written(
         ));
     };
     let digest = state.lifecycle.resolve_version(plugin.as_str(), version).await?;
-    let work = state.lifecycle.work_of(plugin.as_str(), digest).await?;
-    Ok(Json(views::work(work)))
+    Ok(Json(state.lifecycle.work_of(plugin.as_str(), digest).await?))
 }
 
 pub async fn trace(
@@ -95,6 +90,5 @@ pub async fn trace(
             .map_err(|error| Problem::bad_request(format!("key is not a JSON array of strings: {error}")))?,
         false => vec![key.to_owned()],
     };
-    let trace = state.lifecycle.trace(table, RowKey::parse(&parts)).await?;
-    views::trace(trace).map(Json).map_err(items::not_json)
+    Ok(Json(state.lifecycle.trace(table, RowKey::parse(&parts)).await?))
 }

@@ -57,19 +57,22 @@ mod swap;
 #[path = "lifecycle/trace.rs"]
 mod trace;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lantern_broker::{Broker, Link};
-use lantern_http::views;
 use lantern_lifecycle::{
-    InstallError, Installed, Lifecycle, LifecycleConfig, LifecycleError, Parts, VersionState,
+    InstallError, Installed, Lifecycle, LifecycleConfig, LifecycleError, Parts, Removal,
 };
 use lantern_model::actor::Actor;
+use lantern_model::results::plugins::{PluginSummary, VersionState};
+use lantern_model::results::rebuild::RebuildState;
+use lantern_model::results::row::RowView;
 use lantern_model::status::{ProjectionState, Registry, Status};
 use lantern_plugin::{Compiler, Loader};
 use lantern_projection as projection;
-use lantern_store::Store;
+use lantern_store::{OpenDeadLetterFilter, Store};
 use lantern_telemetry::Metrics;
 use lantern_trust::signature::Policy;
 use nats::NatsServer;
@@ -110,11 +113,7 @@ impl Scene {
         let context = server.jetstream().await;
         for (name, subject) in [("EVOLVE", "evolve.>"), ("EVOLVE_MORE", "more.>")] {
             context
-                .create_stream(async_nats::jetstream::stream::Config {
-                    name: name.into(),
-                    subjects: vec![subject.into()],
-                    ..Default::default()
-                })
+                .create_stream(crate::nats::stream(name, subject))
                 .await
                 .unwrap();
         }
@@ -226,6 +225,48 @@ impl Scene {
             .await
     }
 
+    /// A host whose version with this letter has projected the messages 1 to `count`.
+    async fn running(letter: u8, count: u64) -> Self {
+        let scene = Self::start().await;
+        scene.swap(letter).await.unwrap();
+        scene.project(1..=count).await;
+        scene
+    }
+
+    /// Publishes numbers, and waits until the host has projected them; the numbers are the sequences.
+    async fn project(&self, numbers: RangeInclusive<u64>) {
+        let last = *numbers.end();
+        self.publish(numbers).await;
+        self.wait_for_checkpoint(last).await;
+    }
+
+    async fn show(&self) -> PluginSummary {
+        self.lifecycle().show("evolving").await.unwrap()
+    }
+
+    async fn pause(&self, reason: &str) {
+        let (lifecycle, by) = (self.lifecycle(), operator());
+        lifecycle.pause("evolving", reason, &by).await.unwrap();
+    }
+
+    async fn resume(&self) {
+        self.lifecycle().resume("evolving", &operator()).await.unwrap();
+    }
+
+    async fn rollback(&self) -> Installed {
+        self.lifecycle().rollback("evolving", &operator()).await.unwrap()
+    }
+
+    async fn remove(&self, drop_tables: bool) -> Removal {
+        let (lifecycle, by) = (self.lifecycle(), operator());
+        lifecycle.remove("evolving", drop_tables, &by).await.unwrap()
+    }
+
+    async fn discard(&self, filter: OpenDeadLetterFilter) -> u64 {
+        let (lifecycle, by) = (self.lifecycle(), operator());
+        lifecycle.discard_dead_letters(filter, &by).await.unwrap()
+    }
+
     fn status(&self, source: &str) -> Option<Status> {
         let all = self.running.as_ref().unwrap().registry.snapshot();
         all.into_iter().find(|status| status.source == source)
@@ -268,6 +309,18 @@ impl Scene {
         }
     }
 
+    async fn wait_for_no_failure(&self) {
+        self.wait("no load failure", |scene| {
+            scene.lifecycle().load_failures().is_empty()
+        })
+        .await;
+    }
+
+    /// Waits until a query returns one row with this text.
+    async fn wait_for_result(&self, what: &str, sql: &str, row: &str) {
+        self.wait(what, |scene| scene.query(sql) == [row]).await;
+    }
+
     /// Waits until the plugin directory was scanned completely as many more times. A scan that is running does not
     /// count, because it may have passed a file that was just placed.
     async fn wait_for_scans(&self, count: u64) {
@@ -307,12 +360,10 @@ impl Scene {
         let scene = Self::start().await;
         let context = scene.server.jetstream().await;
         for (name, subject) in [("EVENTS", "events.>"), ("RESULTS", "results.>")] {
-            let config = async_nats::jetstream::stream::Config {
-                name: name.into(),
-                subjects: vec![subject.into()],
-                ..Default::default()
-            };
-            context.create_stream(config).await.unwrap();
+            context
+                .create_stream(crate::nats::stream(name, subject))
+                .await
+                .unwrap();
         }
         let lifecycle = scene.lifecycle();
         let component = evolving::build("executions");
@@ -339,4 +390,9 @@ impl Scene {
 /// Asserts that an API response matches its schema in the document.
 fn described(name: &str, answer: &impl Serialize) {
     described::Described::kept().is(name, &serde_json::to_value(answer).unwrap());
+}
+
+/// Returns a column of a row.
+fn column(row: &RowView, name: &str) -> serde_json::Value {
+    serde_json::from_str::<serde_json::Value>(row.json()).unwrap()[name].clone()
 }

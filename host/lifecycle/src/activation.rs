@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use super::lanes::Lane;
 use super::retry::{RETRY_BEFORE_SWAP, RetryUntil, dead_letters_of, log_retried};
-use super::view::VersionState;
+use super::view::version_state;
 use super::{Inner, Installed, LifecycleError, Requester, adoption};
+use lantern_model::results::plugins::VersionState;
 use lantern_model::schema::ManifestDescription;
 use lantern_model::schema::difference::differences;
 use lantern_plugin::{Digest, Plugin};
@@ -121,7 +122,7 @@ impl Inner {
             version: plugin.manifest().version.to_string(),
             digest,
             state: record.map_or(VersionState::Installed, |record| {
-                VersionState::of(installation, record)
+                version_state(installation, record)
             }),
             signature: verdicts.get(&digest).unwrap_or(&Verdict::NotChecked).view(),
             from: active.map(|active| active.digest.clone()),

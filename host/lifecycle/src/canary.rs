@@ -13,13 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
-use lantern_model::schema::{Difference, Effect};
+use lantern_model::results::canary::{CanaryReport, CanarySource, CanaryVersion, TableComparison};
+use lantern_model::schema::Effect;
 use lantern_plugin::Digest;
 use lantern_projection::LoadedVersion;
 use lantern_store::ScratchError;
-use lantern_store::comparison::TableComparison;
-
-pub use versions::VersionReport;
 
 use feed::{ReadEvent, ReadNote, TrialSource, read_all, trial_sources};
 use versions::{BatchDone, TrialHalted, TrialVersions, VersionTrial};
@@ -38,52 +36,6 @@ pub struct CanaryRequest {
     pub messages: Option<u64>,
     /// How long to read new messages, up to [`CANARY_LIVE_MAX`]; starts after the stored messages if both are set.
     pub live: Option<Duration>,
-}
-
-/// The result of a canary.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CanaryReport {
-    /// The plugin.
-    pub plugin: String,
-    /// What the active version did; none when no version is active.
-    pub old: Option<VersionReport>,
-    /// What the candidate did.
-    pub new: VersionReport,
-    /// The comparison of each table.
-    pub tables: Vec<TableComparison>,
-    /// What the canary read.
-    pub sources: Vec<CanarySource>,
-    /// The differences between the two descriptions.
-    pub differences: Vec<Difference>,
-    /// What activation of the candidate costs.
-    pub effect: Effect,
-    /// Whether activation requires a rebuild.
-    pub needs_rebuild: bool,
-    /// Duration in milliseconds.
-    pub took_ms: u64,
-    /// Why the canary did not read and compare the whole input; empty when it did.
-    pub partial: Vec<String>,
-}
-
-/// What a canary read from one source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CanarySource {
-    /// Its name.
-    pub source: String,
-    /// The stream; none for core NATS.
-    pub stream: Option<String>,
-    /// Whether the active version reads this origin.
-    pub old: bool,
-    /// Whether the candidate does.
-    pub new: bool,
-    /// Messages that the versions projected.
-    pub messages: u64,
-    /// The first sequence; for core NATS the host counts messages from 1.
-    pub first_sequence: Option<u64>,
-    /// The last sequence.
-    pub last_sequence: Option<u64>,
-    /// A remark about the source.
-    pub note: Option<String>,
 }
 
 impl CanaryRequest {
@@ -323,7 +275,7 @@ impl Trial {
 
     async fn reports(
         &mut self,
-    ) -> Result<(Option<VersionReport>, VersionReport, Vec<TableComparison>), LifecycleError> {
+    ) -> Result<(Option<CanaryVersion>, CanaryVersion, Vec<TableComparison>), LifecycleError> {
         let Some(versions) = self.versions.take() else {
             return Err(LifecycleError::Unavailable("the canary was lost".to_owned()));
         };

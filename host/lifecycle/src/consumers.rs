@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::lanes::Lane;
 use super::{Inner, Lifecycle, LifecycleError};
 use lantern_broker::{BrokerError, OpenError, TakeOver};
+use lantern_model::results::plugins::{ConsumerLeft, ConsumerTakenOver, TakeOverOutcome};
 use lantern_projection::consumer_names;
 use lantern_store::AbandonedConsumer;
 
@@ -22,17 +23,6 @@ pub struct Removal {
     pub dropped: Vec<String>,
     /// Its consumers that are still on the broker. The host deletes them as soon as it can.
     pub consumers_left: Vec<ConsumerLeft>,
-}
-
-/// A consumer that is still on the broker although nothing reads through it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConsumerLeft {
-    /// The stream.
-    pub stream: String,
-    /// The consumer.
-    pub consumer: String,
-    /// Why it could not be deleted.
-    pub reason: String,
 }
 
 impl Inner {
@@ -198,30 +188,6 @@ enum Need {
     Reads,
     /// Unknown for now.
     Unknown(&'static str),
-}
-
-/// The result of a take-over of one consumer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConsumerTakenOver {
-    /// The stream.
-    pub stream: String,
-    /// The consumer.
-    pub consumer: String,
-    /// The outcome.
-    pub outcome: TakeOverOutcome,
-    /// The identity of the previous owner; `null` if there was none.
-    pub before: Option<String>,
-}
-
-/// The outcome of a take-over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TakeOverOutcome {
-    /// It now belongs to this host.
-    TakenOver,
-    /// It already belonged to this host.
-    Own,
-    /// The broker has no such consumer; the host creates it when it reads.
-    Absent,
 }
 
 impl Lifecycle {

@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::error::StartError;
 use super::load_failures::{LoadFailure, LoadSubject};
 use super::loading::run_parallel;
 use super::pause::PauseChange;
-use super::start::StartError;
 use super::{Actor, Component, Inner, Lifecycle, LifecycleError, Requester};
 use lantern_model::actor::HostPart;
 use lantern_plugin::{Digest, Plugin};

@@ -1,4 +1,6 @@
-//! Why an operation fails.
+//! Why an operation, or the start, fails.
+
+use std::path::PathBuf;
 
 use lantern_plugin::{Digest, LoadError};
 use lantern_store::reader::ReadError;
@@ -141,4 +143,42 @@ pub enum InstallError {
         #[source]
         source: LifecycleError,
     },
+}
+
+/// Why the lifecycle cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The folder of components cannot be used.
+    #[error("the folder of installed plugins {} cannot be used", dir.display())]
+    Components {
+        /// The folder.
+        dir: PathBuf,
+        /// The error of the operating system.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The plugin directory cannot be read.
+    #[error("read the plugin directory {}", dir.display())]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// The error of the operating system.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database cannot be read.
+    #[error("read the installed plugins from the database")]
+    Database(#[from] CommitError),
+    /// The plugins or rebuilds that ran when the host stopped cannot be resumed.
+    #[error("resume the plugins and rebuilds that ran when the host stopped")]
+    Resume(#[from] LifecycleError),
+    /// Nothing is installed, and no file of the plugin directory can be loaded.
+    #[error("no plugin can be loaded: {0}")]
+    Nothing(String),
+}
+
+impl From<ReadError> for StartError {
+    fn from(error: ReadError) -> Self {
+        Self::Database(error.into())
+    }
 }

@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-pub use report::{ForgetReport, ForgetRequest, ForgottenStream, ForgottenTable};
+pub use report::ForgetRequest;
 
 use super::{Actor, Inner, Lifecycle, LifecycleError};
 use lantern_broker::{BrokerError, StreamFacts};
+use lantern_model::results::forget::{ForgetReport, ForgottenStream, ForgottenTable};
 use lantern_store::OriginId;
 use lantern_store::forget::{
     Erased, Erasure, ForgetError, ForgetSurvey, FoundMessage, OutstandingMessage, StoredMessage,
@@ -95,7 +96,7 @@ impl Inner {
         tracing::warn!(
             column = request.query.as_ref().map(|query| query.column.as_str()),
             messages = work.report.messages,
-            rows = work.report.tables.iter().map(|table| table.removed).sum::<u64>(),
+            rows = work.report.tables.iter().map(|table| table.rows_removed).sum::<u64>(),
             dead_letters = work.report.dead_letters,
             %by,
             "data was erased"
@@ -141,8 +142,8 @@ impl ErasureTask<'_> {
         for found in &survey.matches {
             report.tables.push(ForgottenTable {
                 table: found.table.clone(),
-                matching: found.rows,
-                removed: 0,
+                rows_matching: found.rows,
+                rows_removed: 0,
             });
             if found.merges && found.rows > 0 {
                 report.notes.push(format!(
@@ -166,11 +167,11 @@ impl ErasureTask<'_> {
         for (table, removed) in rows {
             let tables = &mut self.report.tables;
             match tables.iter_mut().find(|known| known.table == *table) {
-                Some(known) => known.removed += removed,
+                Some(known) => known.rows_removed += removed,
                 None => tables.push(ForgottenTable {
                     table: table.clone(),
-                    matching: 0,
-                    removed: *removed,
+                    rows_matching: 0,
+                    rows_removed: *removed,
                 }),
             }
         }
@@ -203,7 +204,7 @@ impl ErasureTask<'_> {
     async fn predict(&mut self, survey: &ForgetSurvey) -> Result<(), LifecycleError> {
         for message in &survey.messages {
             if let Some((stream, _)) = &message.stream {
-                self.stream(stream).deleted += 1;
+                self.stream(stream).messages_deleted += 1;
             }
         }
         for at in 0..self.report.streams.len() {
@@ -213,7 +214,7 @@ impl ErasureTask<'_> {
             let obstacle = obstacle.map_err(|error| LifecycleError::Unavailable(error.to_string()))?;
             if let Some(reason) = obstacle {
                 let stream = &mut self.report.streams[at];
-                stream.left = std::mem::take(&mut stream.deleted);
+                stream.messages_left = std::mem::take(&mut stream.messages_deleted);
                 stream.reason = Some(reason.to_owned());
                 stream.remedy = Some(remedy(&name, reason));
             }
@@ -238,7 +239,10 @@ impl ErasureTask<'_> {
         store.refuse_value(query.clone(), through_ns).await?;
         // What came in between; from here on no older message adds to it.
         let survey = store.survey_forget(query.clone()).await?;
-        self.report.tables.iter_mut().for_each(|table| table.removed = 0);
+        self.report
+            .tables
+            .iter_mut()
+            .for_each(|table| table.rows_removed = 0);
         self.report.dead_letters = 0;
         self.report.messages = survey.messages.len() as u64;
         let mut plugins = BTreeSet::new();
@@ -320,7 +324,7 @@ impl ErasureTask<'_> {
             batch.find(|found| Some(found.origin) == erasure.origin && found.sequence == erasure.sequence);
         if let Some((name, _)) = found.and_then(|found| found.stream.as_ref()) {
             let name = name.clone();
-            self.stream(&name).gone += 1;
+            self.stream(&name).messages_gone += 1;
         }
     }
 
@@ -338,7 +342,7 @@ impl ErasureTask<'_> {
             let mut done = Vec::new();
             for message in batch {
                 if self.stream(&message.stream).reason.is_some() {
-                    self.stream(&message.stream).left += 1;
+                    self.stream(&message.stream).messages_left += 1;
                 } else if self.delete(&message).await? {
                     done.push(message);
                 }
@@ -366,7 +370,7 @@ impl ErasureTask<'_> {
         let found = found.map_err(|error| unavailable(&error))?;
         // Another history of the stream has another message there.
         let Some(found) = found.filter(|found| found.published_ns == message.published_ns) else {
-            self.stream(name).gone += 1;
+            self.stream(name).messages_gone += 1;
             return Ok(true);
         };
         if !self.erased.contains(&(name.to_owned(), sequence)) {
@@ -382,12 +386,12 @@ impl ErasureTask<'_> {
             self.report.dead_letters += dead_letters;
         }
         match inner.parts.broker.delete_message(name, sequence).await {
-            Ok(true) => self.stream(name).deleted += 1,
-            Ok(false) => self.stream(name).gone += 1,
+            Ok(true) => self.stream(name).messages_deleted += 1,
+            Ok(false) => self.stream(name).messages_gone += 1,
             Err(error @ (BrokerError::Forbidden { .. } | BrokerError::JetStream { .. })) => {
                 let reason = error.to_string();
                 let stream = self.stream(name);
-                stream.left += 1;
+                stream.messages_left += 1;
                 stream.remedy = Some(remedy(name, &reason));
                 stream.reason = Some(reason);
                 return Ok(false);

@@ -64,6 +64,7 @@ use tokio_util::task::TaskTracker;
 use lantern_broker::Broker;
 use lantern_model::actor::Actor;
 use lantern_model::batch::Timestamp;
+use lantern_model::results::plugins::{Signature, VersionState};
 use lantern_model::schema::PluginName;
 use lantern_model::schema::difference::Difference;
 use lantern_model::settings::PluginSettings;
@@ -72,23 +73,17 @@ use lantern_plugin::{Digest, Loader, Plugin};
 use lantern_projection::LoadedVersion;
 use lantern_store::{Activation, Adoption, Pause, PausedBy, RetryTotals, Store};
 use lantern_telemetry::Metrics;
-use lantern_trust::signature::{Policy, SignatureView};
+use lantern_trust::signature::Policy;
 
-pub use canary::{
-    CANARY_LIVE_MAX, CANARY_MESSAGES_MAX, CanaryReport, CanaryRequest, CanarySource, VersionReport,
-};
-pub use consumers::{ConsumerLeft, ConsumerTakenOver, Removal, TakeOverOutcome};
+pub use canary::{CANARY_LIVE_MAX, CANARY_MESSAGES_MAX, CanaryRequest};
+pub use consumers::Removal;
 pub use deep::{DeepError, DeepParts, DeepReport, check_deep};
-pub use error::{InstallError, LifecycleError};
-pub use forget::{ForgetReport, ForgetRequest, ForgottenStream, ForgottenTable};
+pub use error::{InstallError, LifecycleError, StartError};
+pub use forget::ForgetRequest;
 pub use load_failures::{LoadFailure, LoadSubject};
 pub use priority::lower_priority;
-pub use rebuild::{RebuildProgress, RebuildRequest, RebuildView};
-pub use reproject::Reprojected;
+pub use rebuild::RebuildRequest;
 pub use requester::Requester;
-pub use start::StartError;
-pub use trace::{Trace, TracedMessage, VersionWork, WorkRange};
-pub use view::{DescriptionView, PluginView, UseView, VersionState, VersionView};
 
 use components::Components;
 use installation::previous_digest;
@@ -199,7 +194,7 @@ pub struct Installed {
     /// Its state.
     pub state: VersionState,
     /// The verdict on its signature.
-    pub signature: SignatureView,
+    pub signature: Signature,
     /// The digest of the version that was active before.
     pub from: Option<String>,
     /// The differences from that version. Empty if an older host stored no description of it.

@@ -6,6 +6,7 @@
 
 mod begin;
 mod coverage;
+mod fill;
 mod restore;
 mod swap;
 mod task;
@@ -18,11 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Inner, Lifecycle, LifecycleError, Requester};
 use lantern_model::batch::Timestamp;
+use lantern_model::results::rebuild::{Rebuild, RebuildProgress, RebuildState};
 use lantern_plugin::Digest;
 use lantern_projection::LoadedVersion;
-use lantern_store::{RebuildId, RebuildOutcome, RebuildRecord, ReplayRange};
-
-use task::RebuildTask;
+use lantern_store::{RebuildId, RebuildRecord, ReplayRange};
 
 /// The parameters of a rebuild.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,42 +46,21 @@ pub struct RebuildRequest {
     pub keep_old_s: u64,
 }
 
-/// A rebuild, as the API shows it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RebuildView {
-    /// Its number.
-    pub id: RebuildId,
-    /// The plugin.
-    pub plugin: String,
-    /// The digest of the version that fills the new tables.
-    pub digest: String,
-    /// `running`, `failed`, `cancelled` or `done`.
-    pub state: String,
-    /// When it started (RFC 3339).
-    pub started_at: String,
-    /// When it ended.
-    pub ended_at: Option<String>,
-    /// Why it failed, or what blocks it.
-    pub reason: Option<String>,
-    /// Its progress, while it runs.
-    pub progress: Option<RebuildProgress>,
-    /// The result, when it is done.
-    pub outcome: Option<RebuildOutcome>,
-    /// Until when the tables that it replaced are kept (RFC 3339); a rollback restores them.
-    pub previous_until: Option<String>,
+/// The task of one rebuild.
+struct RebuildTask<'a> {
+    inner: &'a Arc<Inner>,
+    id: RebuildId,
+    version: &'a Arc<LoadedVersion>,
+    options: &'a StoredOptions,
+    scopes: Vec<ReplayRange>,
+    stop: &'a CancellationToken,
 }
 
-/// The progress of a rebuild.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct RebuildProgress {
-    /// Messages read again so far.
-    pub messages: u64,
-    /// Remaining messages, as last reported by the broker.
-    pub left: u64,
-    /// Messages per second since the rebuild started or resumed.
-    pub rate: f64,
-    /// Remaining seconds at this rate; none while unknown.
-    pub eta_seconds: Option<f64>,
+/// Why the task ends.
+enum Stopped {
+    /// The host stops, or an operator cancelled the rebuild.
+    Cancelled,
+    Failed(String),
 }
 
 /// The running rebuilds.
@@ -161,7 +140,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// [`LifecycleError::Unavailable`].
-    pub async fn rebuilds(&self) -> Result<Vec<RebuildView>, LifecycleError> {
+    pub async fn rebuilds(&self) -> Result<Vec<Rebuild>, LifecycleError> {
         let records = self.inner.parts.store.reader().rebuilds().await?;
         let running = self.inner.rebuilds.lock();
         Ok(records
@@ -188,12 +167,12 @@ impl Lifecycle {
     }
 }
 
-fn view(record: &RebuildRecord, running: Option<&ActiveRebuild>) -> RebuildView {
-    RebuildView {
-        id: record.id,
+fn view(record: &RebuildRecord, running: Option<&ActiveRebuild>) -> Rebuild {
+    Rebuild {
+        id: record.id.0,
         plugin: record.plugin.clone(),
         digest: record.digest.clone(),
-        state: record.state.clone(),
+        state: record.state,
         started_at: record.started_at.to_rfc3339(),
         ended_at: record.ended_at.map(Timestamp::to_rfc3339),
         reason: record
@@ -242,14 +221,14 @@ impl Inner {
         // The rebuild may end while this waits for its swap.
         let _lane = self.operations.enter(&known.plugin).await;
         match self.rebuild_record(id).await? {
-            Some(record) if record.state == "running" => {
+            Some(record) if record.state == RebuildState::Running => {
                 if let Some(running) = self.rebuilds.lock().remove(&id) {
                     running.stop.cancel();
                 }
                 let detail = format!("rebuild {}", id.0);
                 let mark = by.mark("rebuild.cancel", record.plugin.as_str(), None, detail);
                 let rebuilds = self.parts.store.rebuilds();
-                rebuilds.end(id, "cancelled", None, mark).await?;
+                rebuilds.end(id, RebuildState::Cancelled, None, mark).await?;
                 tracing::warn!(
                     plugin = record.plugin,
                     rebuild = id.0,
@@ -275,7 +254,7 @@ impl Inner {
     /// Resumes the rebuilds that were running when the host stopped, and removes the tables of ended ones.
     pub(super) async fn resume_rebuilds(self: &Arc<Self>) -> Result<(), LifecycleError> {
         for record in self.parts.store.reader().rebuilds().await? {
-            if record.state != "running" {
+            if record.state != RebuildState::Running {
                 continue;
             }
             let digest = record.digest.parse::<Digest>();
@@ -303,7 +282,7 @@ impl Inner {
             .parts
             .store
             .rebuilds()
-            .end(id, "failed", Some(reason.to_owned()), None)
+            .end(id, RebuildState::Failed, Some(reason.to_owned()), None)
             .await
         {
             tracing::warn!(rebuild = id.0, %error, "failed to record the rebuild failure; will retry on next start");

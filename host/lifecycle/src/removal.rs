@@ -1,8 +1,9 @@
 //! Removal of a plugin: ends its projections, removes it from the database and deletes its consumers on the broker.
 
-use super::consumers::{AbandonedLeft, ConsumerLeft, Removal};
+use super::consumers::{AbandonedLeft, Removal};
 use super::lanes::Lane;
 use super::{Inner, LifecycleError, Requester};
+use lantern_model::results::plugins::ConsumerLeft;
 use lantern_store::AuditMark;
 
 impl Inner {

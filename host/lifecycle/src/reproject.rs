@@ -11,6 +11,7 @@ use super::retry::RetryUntil;
 use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
 use lantern_broker::EphemeralRead;
 use lantern_model::batch::Delivery;
+use lantern_model::results::work::Reprojected;
 use lantern_model::schema::{ManifestDescription, description::SourceDescription};
 use lantern_plugin::{Digest, Projector};
 use lantern_projection::LoadedVersion;
@@ -26,31 +27,6 @@ const BATCH_BYTES: usize = 1 << 20;
 const PROJECT_BUDGET: Duration = Duration::from_millis(250);
 /// How often a batch is tried while other writes change the same range of the ledger.
 const ATTEMPTS: u32 = 5;
-
-/// The result of a reprojection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reprojected {
-    /// The plugin.
-    pub plugin: String,
-    /// The version whose work was replaced.
-    pub from: String,
-    /// Its digest.
-    pub from_digest: String,
-    /// The version that replaced it.
-    pub to: String,
-    /// Its digest.
-    pub to_digest: String,
-    /// What was done.
-    pub done: Rewritten,
-    /// Of the messages, former dead letters that the replaced version had resolved.
-    pub letters: u64,
-    /// Messages that left their stream. Their rows stay as the replaced version wrote them.
-    pub gone: u64,
-    /// Why messages are gone.
-    pub notes: Vec<String>,
-    /// Why it ended early. The remaining ranges still name the replaced version, so it can be repeated.
-    pub partial: Option<String>,
-}
 
 impl Lifecycle {
     /// Reprocesses the messages that a version handled, using the active version. [`Reprojected`] also reports an
@@ -81,12 +57,11 @@ impl Lifecycle {
             );
             let ended = work.run().await;
             inner.running.notify(&plugin);
-            let mut report = work.report;
-            report.partial = ended.err().map(|Interruption(reason)| reason);
+            let report = work.report(ended);
             tracing::warn!(
                 plugin,
-                messages = report.done.messages,
-                gone = report.gone,
+                messages = report.messages,
+                gone = report.messages_gone,
                 partial = report.partial,
                 "reprojection ended"
             );
@@ -113,6 +88,7 @@ struct Reprojection {
     bad: VersionId,
     spans: Vec<LedgerSpan>,
     projector: Option<Projector>,
+    done: Rewritten,
     report: Reprojected,
 }
 
@@ -154,11 +130,7 @@ impl Reprojection {
             from_digest: digest.to_string(),
             to: loaded.manifest().version.to_string(),
             to_digest: loaded.digest().to_string(),
-            done: Rewritten::default(),
-            letters: 0,
-            gone: 0,
-            notes: Vec::new(),
-            partial: None,
+            ..Reprojected::default()
         };
         Ok(Self {
             inner,
@@ -167,16 +139,32 @@ impl Reprojection {
             spans: work.spans,
             projector: Some(version.projector()),
             version,
+            done: Rewritten::default(),
             report,
         })
     }
 
+    /// The report, with the reason if the reprojection ended early.
+    fn report(self, ended: Result<(), Interruption>) -> Reprojected {
+        Reprojected {
+            messages: self.done.messages,
+            rows_removed: self.done.rows_removed,
+            inserted: self.done.effects.inserted,
+            updated: self.done.effects.updated,
+            present: self.done.effects.present,
+            resolved: self.done.resolved,
+            dead: self.done.rejected,
+            partial: ended.err().map(|Interruption(reason)| reason),
+            ..self.report
+        }
+    }
+
     async fn run(&mut self) -> Result<(), Interruption> {
         for span in std::mem::take(&mut self.spans) {
-            let before = self.report.done.messages;
+            let before = self.done.messages;
             self.reproject_range(&span).await?;
-            let again = self.report.done.messages - before;
-            self.report.gone += span.counts.messages.saturating_sub(again);
+            let again = self.done.messages - before;
+            self.report.messages_gone += span.counts.messages.saturating_sub(again);
         }
         self.reproject_dead_letters().await?;
         // A new row may have conflicted with a row of the replaced version that was still present; now none is.
@@ -185,13 +173,13 @@ impl Reprojection {
             class: Some("constraint".to_owned()),
             ..OpenDeadLetterFilter::default()
         };
-        if self.report.done.rejected > 0 {
-            let (healed, _) = self
+        if self.done.rejected > 0 {
+            let (retried, _) = self
                 .inner
                 .retry(&self.version, refused, 0, RetryUntil::Done)
                 .await?;
-            self.report.done.rejected = self.report.done.rejected.saturating_sub(healed.resolved);
-            self.report.done.effects += healed.effects;
+            self.done.rejected = self.done.rejected.saturating_sub(retried.resolved);
+            self.done.effects += retried.effects;
         }
         Ok(())
     }
@@ -275,7 +263,7 @@ impl Reprojection {
                 plugin: self.adopted.clone(),
             };
             if let Some(done) = self.inner.parts.store.reprojections().write(rewrite).await? {
-                self.report.done += done;
+                self.done += done;
                 return Ok(());
             }
         }
@@ -316,8 +304,8 @@ impl Reprojection {
                     .reprojections()
                     .write_dead_letters(self.adopted.clone(), self.bad, retried.collect())
                     .await?;
-                self.report.letters += done.messages;
-                self.report.done += done;
+                self.report.former_dead_letters += done.messages;
+                self.done += done;
             }
         }
     }

@@ -1,6 +1,5 @@
 //! Start and stop: loads and starts the plugins that the database names, scans the plugin directory, then watches it.
 
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
@@ -11,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::background::BackgroundThreads;
 use super::components::Components;
 use super::directory::Directory;
+use super::error::StartError;
 use super::lanes::Lanes;
 use super::load_failures::{LoadFailure, LoadSubject, describe_error};
 use super::loading::run_parallel;
@@ -21,46 +21,7 @@ use super::{Actor, Inner, Lifecycle, LifecycleError, Parts};
 use lantern_model::actor::HostPart;
 use lantern_model::schema::Table;
 use lantern_projection::LoadedVersion;
-use lantern_store::reader::ReadError;
-use lantern_store::{CommitError, Installation};
-
-/// Why the lifecycle cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The folder of components cannot be used.
-    #[error("the folder of installed plugins {} cannot be used", dir.display())]
-    Components {
-        /// The folder.
-        dir: PathBuf,
-        /// The error of the operating system.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The plugin directory cannot be read.
-    #[error("read the plugin directory {}", dir.display())]
-    Directory {
-        /// The directory.
-        dir: PathBuf,
-        /// The error of the operating system.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The database cannot be read.
-    #[error("read the installed plugins from the database")]
-    Database(#[from] CommitError),
-    /// The plugins or rebuilds that ran when the host stopped cannot be resumed.
-    #[error("resume the plugins and rebuilds that ran when the host stopped")]
-    Resume(#[from] LifecycleError),
-    /// Nothing is installed, and no file of the plugin directory can be loaded.
-    #[error("no plugin can be loaded: {0}")]
-    Nothing(String),
-}
-
-impl From<ReadError> for StartError {
-    fn from(error: ReadError) -> Self {
-        Self::Database(error.into())
-    }
-}
+use lantern_store::Installation;
 
 /// Tasks that run until the host stops: of the running plugins, of abandoned consumers, and of the plugin directory.
 const PERMANENT_TASKS: usize = 3;

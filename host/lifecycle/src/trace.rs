@@ -8,110 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::{Inner, Lifecycle, LifecycleError};
 use lantern_model::batch::Delivery;
-use lantern_model::identity::RowIdentity;
+use lantern_model::results::work::{Trace, TracedMessage, VersionWork, WorkRange};
 use lantern_plugin::Digest;
 use lantern_projection::{HistoryComparison, compare_history};
-use lantern_store::{LedgerSpan, Lineage, ProvenanceError, RowKey, RowView};
-
-/// A row and its provenance.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Trace {
-    /// The table.
-    pub table: String,
-    /// The identity of the row.
-    pub id: RowIdentity,
-    /// The row's columns; times in RFC 3339, bytes in base64, long values truncated.
-    pub row: RowView,
-    /// The plugin.
-    pub plugin: String,
-    /// The version that wrote it; none where the ledger does not know.
-    pub version: Option<String>,
-    /// That version's digest.
-    pub digest: Option<String>,
-    /// Whether its message was a dead letter that a retry resolved.
-    pub healed: bool,
-    /// The source.
-    pub source: String,
-    /// The stream; none for core NATS.
-    pub stream: Option<String>,
-    /// The epoch of the source.
-    pub epoch: u64,
-    /// The sequence of the message.
-    pub sequence: u64,
-    /// A limitation of this answer.
-    pub note: Option<String>,
-    /// The message, if it is still available.
-    pub message: Option<TracedMessage>,
-    /// Why the message is unavailable.
-    pub gone: Option<String>,
-}
-
-/// The message behind a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TracedMessage {
-    /// Where it was found: `stream` or `dead-letter`.
-    pub found_in: &'static str,
-    /// The subject of the message.
-    pub subject: String,
-    /// Publication time (RFC 3339).
-    pub published: String,
-    /// Its headers.
-    pub headers: Vec<(String, String)>,
-    /// Size of the payload in bytes.
-    pub payload_bytes: usize,
-    /// The payload, if it is UTF-8 text.
-    pub payload_text: Option<String>,
-    /// The payload in base64.
-    pub payload_base64: String,
-}
-
-/// The work of a version.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VersionWork {
-    /// The plugin.
-    pub plugin: String,
-    /// The version number.
-    pub version: String,
-    /// `sha256:` and 64 hex digits.
-    pub digest: String,
-    /// The ranges of messages that it handled, in order.
-    pub ranges: Vec<WorkRange>,
-    /// Dead letters, of any range, that it resolved.
-    pub healed: u64,
-}
-
-/// A range of messages that one version handled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorkRange {
-    /// The source.
-    pub source: String,
-    /// The stream; none for core NATS.
-    pub stream: Option<String>,
-    /// The epoch of the source.
-    pub epoch: u64,
-    /// The first sequence.
-    pub first_sequence: u64,
-    /// The last sequence.
-    pub last_sequence: u64,
-    /// Messages handled: projected, skipped and dead together.
-    pub messages: u64,
-    /// Messages that produced rows.
-    pub projected: u64,
-    /// Messages that the plugin skipped.
-    pub skipped: u64,
-    /// Messages that became dead letters.
-    pub dead: u64,
-    /// Sequences that were gone from the stream before the host read them.
-    pub missing: u64,
-    /// Rows that are present now.
-    pub rows: u64,
-    /// The same by table.
-    pub tables: BTreeMap<String, u64>,
-    /// When the first batch was committed (RFC 3339).
-    pub first_at: String,
-    /// When the last batch was committed.
-    pub last_at: String,
-}
+use lantern_store::{LedgerSpan, Lineage, ProvenanceError, RowKey};
 
 impl From<ProvenanceError> for LifecycleError {
     fn from(error: ProvenanceError) -> Self {
@@ -133,8 +33,8 @@ impl Lifecycle {
     pub async fn trace(&self, table: &str, key: RowKey) -> Result<Trace, LifecycleError> {
         let found = self.inner.parts.store.reader().trace_row(table, key).await?;
         let stream_message = self.inner.message_of(&found.lineage, found.sequence).await;
-        let healed = found.letter.is_some();
-        let (message, gone) = match (stream_message, found.letter) {
+        let was_dead_letter = found.letter.is_some();
+        let (message, message_missing) = match (stream_message, found.letter) {
             (Ok(delivery), _) => (Some(to_view("stream", &delivery)), None),
             (Err(_), Some(letter)) => (Some(to_view("dead-letter", &letter)), None),
             (Err(reason), None) => (None, Some(reason)),
@@ -151,14 +51,14 @@ impl Lifecycle {
             plugin: found.plugin,
             version: found.version,
             digest: found.digest,
-            healed,
+            was_dead_letter,
             source: found.lineage.source,
             stream: found.lineage.stream,
             epoch: found.lineage.epoch,
             sequence: found.sequence,
             note,
             message,
-            gone,
+            message_missing,
         })
     }
 
@@ -183,7 +83,7 @@ impl Lifecycle {
             version: work.name,
             digest: digest.to_string(),
             ranges,
-            healed: work.healed,
+            resolved: work.resolved,
         })
     }
 }
@@ -230,9 +130,9 @@ pub(super) fn other_history(stream: &str, reason: &str) -> String {
     format!("stream {stream} is not the one that was read: {reason}")
 }
 
-fn to_view(found_in: &'static str, delivery: &Delivery) -> TracedMessage {
+fn to_view(found_in: &str, delivery: &Delivery) -> TracedMessage {
     TracedMessage {
-        found_in,
+        found_in: found_in.to_owned(),
         subject: delivery.subject.clone(),
         published: delivery.published().to_rfc3339(),
         headers: delivery.headers.clone(),
@@ -254,8 +154,8 @@ pub(super) fn to_work_range(span: LedgerSpan, tables: BTreeMap<String, u64>) -> 
         skipped: span.counts.skipped,
         dead: span.counts.dead,
         missing: span.counts.missing,
-        rows: tables.values().sum(),
-        tables,
+        row_count: tables.values().sum(),
+        row_count_by_table: tables,
         first_at: span.first_at.to_rfc3339(),
         last_at: span.last_at.to_rfc3339(),
     }

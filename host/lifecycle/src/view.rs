@@ -1,107 +1,31 @@
 //! Plugins as the API, CLI and dashboard see them: plain data from the database and the running plugins.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{Component, Lifecycle, LifecycleError};
 use lantern_model::batch::Timestamp;
-use lantern_model::schema::description::ManifestDescription;
+use lantern_model::results::plugins::{
+    PluginSummary, PluginUse, PluginVersion, VersionDescription, VersionState,
+};
 use lantern_model::schema::difference::{Difference, differences};
 use lantern_model::settings::PluginLimitSettings;
-use lantern_plugin::{Digest, Metadata, imports, read_metadata};
+use lantern_plugin::{Digest, imports, read_metadata};
 use lantern_store::{Installation, VersionRecord};
-use lantern_trust::signature::{SignatureView, Verdict};
+use lantern_trust::signature::Verdict;
 
-/// The state of a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VersionState {
-    /// Checked and stored; it never ran.
-    Installed,
-    /// It is active.
-    Active,
-    /// It is active, and the plugin is paused.
-    Paused,
-    /// It cannot run.
-    Failed,
-    /// Another version replaced it.
-    Replaced,
-}
-
-impl VersionState {
-    /// The state of a stored version.
-    pub(super) fn of(installation: &Installation, record: &VersionRecord) -> Self {
-        match record {
-            _ if installation.active == Some(record.id) && record.failed.is_some() => Self::Failed,
-            _ if installation.active == Some(record.id) && installation.paused.is_some() => Self::Paused,
-            _ if installation.active == Some(record.id) => Self::Active,
-            VersionRecord { failed: Some(_), .. } => Self::Failed,
-            VersionRecord {
-                activated_at: Some(_),
-                ..
-            } => Self::Replaced,
-            _ => Self::Installed,
-        }
+/// The state of a stored version.
+pub(super) fn version_state(installation: &Installation, record: &VersionRecord) -> VersionState {
+    match record {
+        _ if installation.active == Some(record.id) && record.failed.is_some() => VersionState::Failed,
+        _ if installation.active == Some(record.id) && installation.paused.is_some() => VersionState::Paused,
+        _ if installation.active == Some(record.id) => VersionState::Active,
+        VersionRecord { failed: Some(_), .. } => VersionState::Failed,
+        VersionRecord {
+            activated_at: Some(_),
+            ..
+        } => VersionState::Replaced,
+        _ => VersionState::Installed,
     }
-}
-
-/// One version of a plugin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VersionView {
-    /// The version number.
-    pub version: String,
-    /// `sha256:` and 64 hex digits.
-    pub digest: String,
-    /// The contract's version.
-    pub contract: String,
-    /// Its state.
-    pub state: VersionState,
-    /// When it was installed (RFC 3339).
-    pub installed_at: String,
-    /// When it was last activated.
-    pub activated_at: Option<String>,
-    /// Size of its component.
-    pub component_bytes: Option<u64>,
-    /// Where it came from.
-    pub came_from: Option<String>,
-    /// Why it cannot run.
-    pub failed: Option<String>,
-    /// The verdict on its signature.
-    pub signature: SignatureView,
-}
-
-/// A plugin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PluginView {
-    /// Its name.
-    pub name: String,
-    /// The state of the active version.
-    pub state: VersionState,
-    /// The digest of the active version.
-    pub active: Option<String>,
-    /// The digest of the previous version.
-    pub previous: Option<String>,
-    /// Why it is paused.
-    pub paused: Option<String>,
-    /// The sources of the active version.
-    pub sources: BTreeSet<String>,
-    /// The tables of the active version.
-    pub tables: BTreeSet<String>,
-    /// What the active version has used; none if no version runs.
-    pub used: Option<UseView>,
-    /// All versions, in the order of installation.
-    pub versions: Vec<VersionView>,
-}
-
-/// The resources that a version used since it was loaded, for all of its sources.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UseView {
-    /// Messages passed to the plugin.
-    pub messages: u64,
-    /// Time in the plugin, in microseconds.
-    pub busy_us: u64,
-    /// Peak of the memory of one instance, in bytes.
-    pub memory_peak_bytes: u64,
-    /// Failed calls: traps, timeouts, unreadable answers.
-    pub faults: u64,
 }
 
 impl Lifecycle {
@@ -109,7 +33,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// [`LifecycleError::Unavailable`].
-    pub async fn list(&self) -> Result<Vec<PluginView>, LifecycleError> {
+    pub async fn list(&self) -> Result<Vec<PluginSummary>, LifecycleError> {
         let installations = self.inner.installations().await?;
         let versions = installations
             .iter()
@@ -123,11 +47,11 @@ impl Lifecycle {
                 let manifest = plugins.manifest(&installation.plugin);
                 let sources = manifest.iter().flat_map(|manifest| &manifest.sources);
                 let tables = manifest.iter().flat_map(|manifest| &manifest.tables);
-                PluginView {
-                    sources: sources.map(|source| source.name.to_string()).collect(),
-                    tables: tables.map(|table| table.name.to_string()).collect(),
-                    used: plugins.counted(&installation.plugin).map(|counted| UseView {
-                        messages: counted.projected,
+                PluginSummary {
+                    sources: sorted(sources.map(|source| source.name.to_string())),
+                    tables: sorted(tables.map(|table| table.name.to_string())),
+                    used: plugins.counted(&installation.plugin).map(|counted| PluginUse {
+                        messages_passed: counted.projected,
                         busy_us: counted.busy_us,
                         memory_peak_bytes: counted.memory_peak_bytes,
                         faults: counted.faults,
@@ -142,7 +66,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// [`LifecycleError::NoPlugin`] and [`LifecycleError::Unavailable`].
-    pub async fn show(&self, plugin: &str) -> Result<PluginView, LifecycleError> {
+    pub async fn show(&self, plugin: &str) -> Result<PluginSummary, LifecycleError> {
         let all = self.list().await?;
         all.into_iter()
             .find(|view| view.name == plugin)
@@ -176,27 +100,16 @@ impl Lifecycle {
     }
 }
 
-/// What a version declares, and its limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DescriptionView {
-    /// The version.
-    pub version: VersionView,
-    /// Its sources, tables and writes; none if a host that stored no descriptions installed it.
-    pub description: Option<ManifestDescription>,
-    /// The interfaces that it imports; none when its component is no longer stored.
-    pub imports: Option<Vec<String>>,
-    /// Unverified claims of the file about its origin, for people only.
-    pub about: Metadata,
-    /// The limits of its instances, with the settings of this plugin.
-    pub limits: PluginLimitSettings,
-}
-
 impl Lifecycle {
     /// What a version of a plugin declares. Does not run it.
     ///
     /// # Errors
     /// [`LifecycleError::NoPlugin`], [`LifecycleError::NoVersion`] and [`LifecycleError::Unavailable`].
-    pub async fn description(&self, plugin: &str, digest: Digest) -> Result<DescriptionView, LifecycleError> {
+    pub async fn description(
+        &self,
+        plugin: &str,
+        digest: Digest,
+    ) -> Result<VersionDescription, LifecycleError> {
         let installation = self.inner.installation(plugin).await?;
         let text = digest.to_string();
         let Some(record) = installation.by_digest(&text) else {
@@ -212,7 +125,7 @@ impl Lifecycle {
             Err(error) => return Err(error),
         };
         let verdicts = self.inner.verdicts(vec![digest]).await;
-        Ok(DescriptionView {
+        Ok(VersionDescription {
             version: version_view(&installation, record, &verdicts),
             description: record.description.clone(),
             imports: component.as_deref().and_then(|bytes| imports(bytes).ok()),
@@ -248,9 +161,15 @@ impl Lifecycle {
     }
 }
 
-fn view(installation: &Installation, verdicts: &BTreeMap<Digest, Verdict>) -> PluginView {
+fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+fn view(installation: &Installation, verdicts: &BTreeMap<Digest, Verdict>) -> PluginSummary {
     let digest = |id| installation.version(id).map(|version| version.digest.clone());
-    let versions: Vec<VersionView> = installation
+    let versions: Vec<PluginVersion> = installation
         .versions
         .iter()
         .map(|version| version_view(installation, version, verdicts))
@@ -260,14 +179,14 @@ fn view(installation: &Installation, verdicts: &BTreeMap<Digest, Verdict>) -> Pl
         .iter()
         .find(|version| Some(&version.digest) == active.as_ref())
         .map_or(VersionState::Installed, |version| version.state);
-    PluginView {
+    PluginSummary {
         name: installation.plugin.clone(),
         state,
         active,
         previous: installation.previous.and_then(digest),
         paused: installation.paused.as_ref().map(|pause| pause.reason.clone()),
-        sources: BTreeSet::new(),
-        tables: BTreeSet::new(),
+        sources: Vec::new(),
+        tables: Vec::new(),
         used: None,
         versions,
     }
@@ -277,15 +196,15 @@ fn version_view(
     installation: &Installation,
     record: &VersionRecord,
     verdicts: &BTreeMap<Digest, Verdict>,
-) -> VersionView {
+) -> PluginVersion {
     let digest: Option<Digest> = record.digest.parse().ok();
     let verdict = digest.and_then(|digest| verdicts.get(&digest));
-    VersionView {
+    PluginVersion {
         signature: verdict.unwrap_or(&Verdict::NotChecked).view(),
         version: record.version.clone(),
         digest: record.digest.clone(),
         contract: record.contract.clone(),
-        state: VersionState::of(installation, record),
+        state: version_state(installation, record),
         installed_at: record.loaded_at.to_rfc3339(),
         activated_at: record.activated_at.map(Timestamp::to_rfc3339),
         component_bytes: record.component_bytes,

@@ -1,6 +1,9 @@
-//! Who performs an operation, for the audit and the log.
+//! Who performs an operation, for the audit and the log, and the roles of tokens.
 
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::schema::TokenName;
 
@@ -92,6 +95,37 @@ impl fmt::Display for Actor {
             Self::Anonymous => ANONYMOUS,
             Self::Unknown(text) => text,
         })
+    }
+}
+
+/// Role of a token. A later one includes the permissions of the earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// May read.
+    Viewer,
+    /// May read and change.
+    Operator,
+}
+
+impl Role {
+    /// The name in the database and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+        }
+    }
+
+    /// Parses a role.
+    ///
+    /// # Errors
+    /// A message that lists the valid roles.
+    pub fn parse(word: &str) -> Result<Self, String> {
+        [Self::Viewer, Self::Operator]
+            .into_iter()
+            .find(|role| role.as_str() == word)
+            .ok_or_else(|| "role is one of viewer, operator".to_owned())
     }
 }
 

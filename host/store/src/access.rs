@@ -6,38 +6,9 @@ use crate::sql::Connection;
 use super::audit::write_mark;
 use super::{AuditMark, CommitError, Store};
 use lantern_model::actor::Actor;
+pub use lantern_model::actor::Role;
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::TokenName;
-
-/// Role of a token. A later role includes the permissions of the earlier ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Reads.
-    Viewer,
-    /// Reads and changes.
-    Operator,
-}
-
-impl Role {
-    /// `viewer` or `operator`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-        }
-    }
-
-    /// Parses a role.
-    ///
-    /// # Errors
-    /// A message that lists the valid roles.
-    pub fn parse(word: &str) -> Result<Self, String> {
-        [Self::Viewer, Self::Operator]
-            .into_iter()
-            .find(|role| role.as_str() == word)
-            .ok_or_else(|| "role is one of viewer, operator".to_owned())
-    }
-}
 
 /// A token to store.
 #[derive(Clone, Debug, PartialEq, Eq)]

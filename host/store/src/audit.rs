@@ -18,40 +18,13 @@ use super::{CommitError, Store};
 pub use chain::AuditHash;
 use lantern_model::actor::Actor;
 use lantern_model::batch::{Timestamp, clean_text};
+pub use lantern_model::results::audit::AuditOutcome;
 
 /// Maximum length of a text in an audit entry, in bytes; it may come from a request.
 const TEXT_BYTES_MAX: usize = 1024;
 
 /// Detail of an entry whose change was interrupted.
 const INTERRUPTED: &str = "the host stopped before the change ended; it may have taken effect";
-
-/// How an action ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuditOutcome {
-    /// It has not ended.
-    Started,
-    /// It took effect.
-    Done,
-    /// The request was not permitted or invalid; nothing changed.
-    Refused,
-    /// The host failed to do it.
-    Failed,
-    /// The host stopped before it ended; it may have taken effect.
-    Interrupted,
-}
-
-impl AuditOutcome {
-    /// `started`, `done`, `refused`, `failed` or `interrupted`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Started => "started",
-            Self::Done => "done",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-            Self::Interrupted => "interrupted",
-        }
-    }
-}
 
 /// Actor, action and outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::sql::{Connection, OptionalExtension as _};
 
 use super::apply::from_sql;
-use super::description::{ColumnDescription, RoleWord, TableDescription};
+use super::description::{ColumnDescription, ColumnRole, TableDescription};
 use super::reader::{ReadError, Reader};
 use super::segments;
 use super::statement::quote_text;
@@ -59,12 +59,12 @@ pub(super) fn needed(table: &TableDescription, has_segments: bool) -> Vec<Vec<St
 /// The columns of the indexes that serve the queries of the API.
 fn wanted(table: &TableDescription, has_segments: bool) -> Vec<Vec<String>> {
     let present = || table.columns.iter().filter(|column| !column.retired);
-    let with = |role: RoleWord| present().filter(move |column| column.role == Some(role));
+    let with = |role: ColumnRole| present().filter(move |column| column.role == Some(role));
     let can_lead = |column: &&ColumnDescription| column.column_type.is_sortable();
-    let time = with(RoleWord::Time).map(|column| column.name.clone()).next();
+    let time = with(ColumnRole::Time).map(|column| column.name.clone()).next();
     let by_time: Vec<Vec<String>> = time.iter().map(|time| vec![time.clone()]).collect();
-    let by_role = with(RoleWord::Entity)
-        .chain(with(RoleWord::Facet).filter(|_| !has_segments))
+    let by_role = with(ColumnRole::Entity)
+        .chain(with(ColumnRole::Facet).filter(|_| !has_segments))
         .filter(can_lead)
         .take(ROLE_INDEXES_MAX)
         .map(|column| std::iter::once(column.name.clone()).chain(time.clone()).collect());

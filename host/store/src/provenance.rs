@@ -151,7 +151,7 @@ pub struct VersionWork {
     /// Its ranges, in order.
     pub spans: Vec<LedgerSpan>,
     /// Dead letters of any range that it resolved.
-    pub healed: u64,
+    pub resolved: u64,
 }
 
 impl Reader {
@@ -374,7 +374,7 @@ fn version_work(connection: &Connection, plugin: &str, digest: &str) -> Result<V
             last_at: Timestamp(row.get(13)?),
         });
     }
-    let healed = connection.query_row(
+    let resolved = connection.query_row(
         "SELECT count(*) FROM _lantern_dead_letter WHERE state = 'resolved' AND resolved_by = ?1",
         [id],
         |row| row.get(0).map(from_sql),
@@ -383,7 +383,7 @@ fn version_work(connection: &Connection, plugin: &str, digest: &str) -> Result<V
         version: VersionId(id),
         name,
         spans,
-        healed,
+        resolved,
     })
 }
 

@@ -38,9 +38,10 @@ pub use compare::Comparison;
 use finish::finish;
 pub use keep::{KeptHistory, KeptTables};
 use lantern_model::batch::Timestamp;
+pub use lantern_model::results::rebuild::{RebuildOutcome, RebuildState, TableOutcome};
 use lantern_model::schema::Manifest;
 pub use survey::{HeadBounds, LedgerRange, RebuildSurvey, SourceHistory, TableSurvey};
-pub use verify::{RebuildOutcome, TableOutcome, Verification, VerifyRequest};
+pub use verify::{Verification, VerifyRequest};
 
 /// Rows that one transaction scans and copies: few enough that a waiting commit is not noticeably delayed.
 const ROWS_AT_ONCE: i64 = 500;
@@ -71,8 +72,8 @@ pub struct RebuildRecord {
     pub plugin: String,
     /// The digest of the version that fills the new tables.
     pub digest: String,
-    /// `running`, `failed`, `cancelled` or `done`.
-    pub state: String,
+    /// Its state.
+    pub state: RebuildState,
     /// The request, as JSON.
     pub options: String,
     /// When it began.
@@ -196,7 +197,7 @@ impl Rebuilds<'_> {
     pub async fn end(
         self,
         id: RebuildId,
-        state: &'static str,
+        state: RebuildState,
         reason: Option<String>,
         mark: Option<AuditMark>,
     ) -> Result<(), CommitError> {
@@ -330,8 +331,14 @@ fn begin(
     let version = version_id(&transaction, adoption)?;
     let id = transaction.query_row(
         "INSERT INTO _lantern_rebuild (plugin, plugin_version, state, options, started_at)
-         VALUES (?1, ?2, 'running', ?3, ?4) RETURNING id",
-        params![plugin, version.0, options, adoption.at.0],
+         VALUES (?1, ?2, ?3, ?4, ?5) RETURNING id",
+        params![
+            plugin,
+            version.0,
+            RebuildState::Running.as_str(),
+            options,
+            adoption.at.0
+        ],
         |row| row.get(0),
     )?;
     let id = RebuildId(id);
@@ -378,7 +385,7 @@ fn adopt(connection: &mut Connection, id: RebuildId, adoption: &Adoption) -> Res
 fn end(
     transaction: &Transaction<'_>,
     id: RebuildId,
-    state: &str,
+    state: RebuildState,
     reason: Option<&str>,
 ) -> Result<(), crate::sql::Error> {
     let plugin: Option<String> = transaction
@@ -395,7 +402,7 @@ fn end(
     transaction
         .execute(
             "UPDATE _lantern_rebuild SET state = ?2, reason = ?3, ended_at = ?4 WHERE id = ?1",
-            params![id.0, state, reason, Timestamp::now().0],
+            params![id.0, state.as_str(), reason, Timestamp::now().0],
         )
         .map(|_| ())
 }
@@ -447,6 +454,11 @@ fn remove_some(connection: &Connection, name: &str) -> Result<bool, crate::sql::
     Ok(removed > 0)
 }
 
+fn parse_state(name: &str) -> Result<RebuildState, crate::sql::Error> {
+    name.parse()
+        .map_err(|error: String| crate::sql::Error::decode(3, error))
+}
+
 fn rebuilds(connection: &Connection) -> Result<Vec<RebuildRecord>, crate::sql::Error> {
     connection
         .prepare(
@@ -459,7 +471,7 @@ fn rebuilds(connection: &Connection) -> Result<Vec<RebuildRecord>, crate::sql::E
                 id: RebuildId(row.get(0)?),
                 plugin: row.get(1)?,
                 digest: row.get(2)?,
-                state: row.get(3)?,
+                state: parse_state(&row.get::<_, String>(3)?)?,
                 options: row.get(4)?,
                 started_at: Timestamp(row.get(5)?),
                 ended_at: row.get::<_, Option<i64>>(6)?.map(Timestamp),

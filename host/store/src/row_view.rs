@@ -1,34 +1,9 @@
 //! Rows for reports: long values are truncated.
 
-use serde::ser::{Serialize, SerializeMap as _, Serializer};
-
 use super::description::ColumnDescription;
 use super::values::Stored;
-use lantern_model::batch::Value;
+pub use lantern_model::results::row::RowView;
 use lantern_model::schema::{Column, ColumnType};
-use lantern_model::value::{Integers, JsonValue};
-
-/// A row for display: its columns by name, in the order of the table.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RowView(Vec<(String, Value)>);
-
-impl RowView {
-    /// The value of a column; none if there is no such column.
-    pub fn get(&self, column: &str) -> Option<&Value> {
-        let found = self.0.iter().find(|(name, _)| name == column);
-        found.map(|(_, value)| value)
-    }
-}
-
-impl Serialize for RowView {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, value) in &self.0 {
-            map.serialize_entry(name, &JsonValue(value, Integers::Numbers))?;
-        }
-        map.end()
-    }
-}
 
 /// A column of a displayed row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +46,8 @@ pub(super) fn row_view(
             .unwrap_or_else(|_| Stored::of(stored).into_untyped());
         Ok((column.name.clone(), value.truncated(bytes_max)))
     });
-    values.collect::<Result<_, _>>().map(RowView)
+    let values: Vec<_> = values.collect::<Result<_, crate::sql::Error>>()?;
+    RowView::new(&values).map_err(crate::sql::Error::encode)
 }
 
 #[cfg(test)]
@@ -94,7 +70,7 @@ mod tests {
         let sql = r#"SELECT '0123456789abcdef', '{"a":1e400}', 'no JSON', 0.5"#;
         let row = connection.query_row(sql, [], |row| row_view(row, 0, &columns, 11));
         assert_eq!(
-            serde_json::to_string(&row.unwrap()).unwrap(),
+            row.unwrap().json(),
             r#"{"note":"01234567…","document":{"a":1e400},"damaged":"no JSON","number":0.5}"#
         );
     }

@@ -13,6 +13,7 @@ use super::commit::{Adopted, Commit, Counts, Entry, Mark, NewEpoch, OriginId};
 use super::sources::begin_epoch;
 use super::{Store, migrate};
 use lantern_model::batch::Timestamp;
+use lantern_model::results::canary::{RejectExample, Rejects};
 
 /// The folder in the data directory.
 const FOLDER: &str = "scratch";
@@ -55,28 +56,6 @@ impl From<crate::sql::Error> for ScratchError {
             _ => Self::Sqlite(error),
         }
     }
-}
-
-/// A class of rejections, with some of their reasons.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejects {
-    /// The class.
-    pub class: String,
-    /// How many messages.
-    pub messages: u64,
-    /// The first reasons, with their messages.
-    pub examples: Vec<RejectExample>,
-}
-
-/// One rejected message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RejectExample {
-    /// The source.
-    pub source: String,
-    /// The message's sequence.
-    pub sequence: u64,
-    /// The reason.
-    pub reason: String,
 }
 
 /// A temporary database with the tables of one plugin version. Its methods block.
@@ -272,7 +251,7 @@ impl Scratch {
         })?;
         found
             .map(|class| {
-                let (class, messages) = class?;
+                let (class, rejected) = class?;
                 let shown = crate::sql::params![class, REASONS_SHOWN];
                 let examples = reasons.query_map(shown, |row| {
                     Ok(RejectExample {
@@ -284,7 +263,7 @@ impl Scratch {
                 let examples = examples.collect::<Result<_, _>>()?;
                 Ok(Rejects {
                     class,
-                    messages,
+                    rejected,
                     examples,
                 })
             })

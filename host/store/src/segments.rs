@@ -19,7 +19,7 @@ mod verify;
 
 use crate::sql::{Connection, OptionalExtension as _, params};
 
-use super::description::{RoleWord, TableDescription};
+use super::description::{ColumnRole, TableDescription};
 use super::indexes::{self, ExistingIndex};
 use super::statement::{self, quote_text};
 use super::values::StorageClass;
@@ -110,14 +110,14 @@ pub(super) fn has_segments(connection: &Connection, table: &str) -> Result<bool,
 /// The column whose bounds are stored, and those whose values are counted. Columns that the active version no longer declares
 /// are included, so that a rollback changes nothing.
 fn summarised(description: &TableDescription) -> (Option<String>, Vec<String>) {
-    let with = |role: RoleWord| {
+    let with = |role: ColumnRole| {
         let columns = description.columns.iter();
         columns.filter(move |column| column.role == Some(role))
     };
-    let time = with(RoleWord::Time)
+    let time = with(ColumnRole::Time)
         .find(|column| !column.retired)
-        .or_else(|| with(RoleWord::Time).next());
-    let facets = with(RoleWord::Facet)
+        .or_else(|| with(ColumnRole::Time).next());
+    let facets = with(ColumnRole::Facet)
         .filter(|column| column.column_type.is_sortable())
         .take(FACETS_MAX);
     (

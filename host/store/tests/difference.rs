@@ -180,7 +180,7 @@ const CHANGES: &[(Change, &str, Effect)] = &[
     ),
     (
         |m| m.tables[0].columns[1].role = Role::Measure("EUR".into()),
-        "table orders, column total: its role was none and would be measure in EUR",
+        "table orders, column total: its role was none and would be measure (EUR)",
         Effect::None,
     ),
     (

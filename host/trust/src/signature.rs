@@ -8,9 +8,10 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use minisign_verify::{PublicKey, Signature};
+use minisign_verify::PublicKey;
 
 use lantern_model::batch::clean_text;
+use lantern_model::results::plugins::{Signature, SignatureState};
 
 /// Suffix that the name of a signature file adds to the name of the signed file.
 pub const FILE_SUFFIX: &str = ".minisig";
@@ -239,12 +240,12 @@ pub fn key_named(signature: &[u8]) -> Option<KeyId> {
     read(signature).map(|(id, _)| id)
 }
 
-fn read(signature: &[u8]) -> Option<(KeyId, Signature)> {
+fn read(signature: &[u8]) -> Option<(KeyId, minisign_verify::Signature)> {
     if signature.len() > SIGNATURE_BYTES_MAX {
         return None;
     }
     let text = std::str::from_utf8(signature).ok()?;
-    let signature = Signature::decode(text).ok()?;
+    let signature = minisign_verify::Signature::decode(text).ok()?;
     let id = id_of(text.lines().nth(1)?)?;
     Some((id, signature))
 }
@@ -255,8 +256,8 @@ impl Verdict {
         matches!(self, Self::Good { .. })
     }
 
-    /// The view for API, CLI and dashboard.
-    pub fn view(&self) -> SignatureView {
+    /// The verdict as API, CLI and dashboard display it.
+    pub fn view(&self) -> Signature {
         let (state, key, comment, reason) = match self {
             Self::NotChecked => (SignatureState::NotChecked, None, None, None),
             Self::Good { key, comment } => (SignatureState::Good, Some(*key), Some(comment.clone()), None),
@@ -269,41 +270,13 @@ impl Verdict {
                 (state, fault.key(), None, Some(fault.to_string()))
             }
         };
-        SignatureView {
+        Signature {
             state,
-            key,
+            key: key.map(|key| key.to_string()),
             comment,
             reason,
         }
     }
-}
-
-/// The state of a component's signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignatureState {
-    /// A trusted key signed these bytes.
-    Good,
-    /// There is no signature.
-    Missing,
-    /// The key is not trusted.
-    UnknownKey,
-    /// It is malformed, of the old kind, or does not match.
-    Bad,
-    /// The policy disables the check.
-    NotChecked,
-}
-
-/// A component's signature as API, CLI and dashboard display it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignatureView {
-    /// The state.
-    pub state: SignatureState,
-    /// The key that the signature names, as minisign writes it.
-    pub key: Option<KeyId>,
-    /// The signer's comment; only of a good signature.
-    pub comment: Option<String>,
-    /// Why the signature is not good.
-    pub reason: Option<String>,
 }
 
 #[cfg(test)]

@@ -2477,8 +2477,8 @@ export interface components {
             plugin: string;
             /** @description The digest of the version that fills the new tables. */
             digest: string;
-            /** @description `running`, `failed`, `cancelled` or `done`. */
-            state: string;
+            /** @description Its state. */
+            state: components["schemas"]["RebuildState"];
             /** @description When it started (RFC 3339). */
             started_at: string;
             /** @description When it ended. */
@@ -2540,6 +2540,11 @@ export interface components {
              */
             eta_seconds: number | null;
         };
+        /**
+         * @description The state of a rebuild.
+         * @enum {string}
+         */
+        RebuildState: "running" | "failed" | "cancelled" | "done";
         /** @description One rejected message. */
         RejectExample: {
             /** @description The source. */
@@ -2677,7 +2682,7 @@ export interface components {
             present: number;
         };
         /**
-         * @description Role of a token.
+         * @description Role of a token. A later one includes the permissions of the earlier ones.
          * @enum {string}
          */
         Role: "viewer" | "operator";
@@ -2987,6 +2992,11 @@ export interface components {
             /** @description Full-text search. */
             search: components["schemas"]["TableSearch"];
         };
+        /**
+         * @description What a rebuild did with a table.
+         * @enum {string}
+         */
+        TableChange: "rebuilt" | "added" | "kept" | "dropped";
         /** @description One table, as filled by two versions. */
         TableComparison: {
             /** @description Its name. */
@@ -3040,8 +3050,8 @@ export interface components {
         TableOutcome: {
             /** @description Its name. */
             table: string;
-            /** @description `rebuilt`, `added`, `kept` (the new version does not declare it) or `dropped`. */
-            change: string;
+            /** @description What happened to it. */
+            change: components["schemas"]["TableChange"];
             /**
              * Format: int64
              * @description Number of rows before.

@@ -65,7 +65,7 @@ impl Access {
     }
 
     /// Writes a refusal to the audit, unless the actor exceeded its limit; the next entry has the number of omitted ones.
-    pub(crate) async fn record_refusal(&self, entry: AuditEntry) {
+    pub(crate) async fn record_rejection(&self, entry: AuditEntry) {
         let budget = self.budget_of(&entry.actor, |known| &known.refusals);
         let noted = budget.unwrap_or_else(|| self.0.anonymous_refusals.note());
         if let Some(entry) = bounded(entry, noted, "refusals") {

@@ -16,8 +16,10 @@ use crate::parameters::Parameters;
 use crate::problem::Problem;
 use crate::state::State;
 use crate::views;
-use lantern_api::{Activate, ChangedVersion, Pause, Plugin, Removed, TakenOver};
-use lantern_lifecycle::{Component, InstallError, Installed, Removal, TakeOverOutcome, VersionState};
+use lantern_api::{
+    Activate, ChangedVersion, Pause, PluginSummary, Removed, TakeOverOutcome, TakenOver, VersionState,
+};
+use lantern_lifecycle::{Component, InstallError, Installed, Removal};
 use lantern_model::batch::clean_text;
 use lantern_model::schema::difference::Effect;
 use lantern_store::RetryTotals;
@@ -147,7 +149,7 @@ pub async fn pause(
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
     OptionalInput(pause): OptionalInput<Pause>,
-) -> Result<Json<Plugin>, Problem> {
+) -> Result<Json<PluginSummary>, Problem> {
     let given = clean_text(pause.reason.as_deref().unwrap_or_default(), REASON_BYTES_MAX);
     let reason = match given.trim() {
         "" => format!("no reason given (by {by})"),
@@ -156,7 +158,7 @@ pub async fn pause(
     note.detail(&reason);
     let by = note.requester(&by);
     state.lifecycle.pause(plugin.as_str(), &reason, by).await?;
-    Ok(Json(views::plugin(state.lifecycle.show(plugin.as_str()).await?)))
+    Ok(Json(state.lifecycle.show(plugin.as_str()).await?))
 }
 
 pub async fn resume(
@@ -164,10 +166,10 @@ pub async fn resume(
     Operator(by): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
-) -> Result<Json<Plugin>, Problem> {
+) -> Result<Json<PluginSummary>, Problem> {
     let by = note.requester(&by);
     state.lifecycle.resume(plugin.as_str(), by).await?;
-    Ok(Json(views::plugin(state.lifecycle.show(plugin.as_str()).await?)))
+    Ok(Json(state.lifecycle.show(plugin.as_str()).await?))
 }
 
 pub async fn take_over(
@@ -189,7 +191,7 @@ pub async fn take_over(
     note.detail(owned.join(", "));
     Ok(Json(TakenOver {
         plugin: plugin.to_string(),
-        consumers: consumers.into_iter().map(views::taken_over).collect(),
+        consumers,
     }))
 }
 
@@ -215,7 +217,7 @@ pub async fn remove(
     Ok(Json(Removed {
         plugin: plugin.to_string(),
         dropped,
-        consumers_left: consumers_left.into_iter().map(views::consumer_left).collect(),
+        consumers_left,
     }))
 }
 
@@ -261,8 +263,8 @@ fn version_view(installed: Installed, retried: Option<RetryTotals>) -> ChangedVe
         plugin,
         version,
         digest: digest.to_string(),
-        state: views::version_state(state),
-        signature: views::signature(signature),
+        state,
+        signature,
         from,
         effect: Effect::of(&differences),
         differences,

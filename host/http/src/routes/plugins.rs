@@ -7,9 +7,9 @@ use crate::change::Change;
 use crate::doc::{Doc, Query, Tag, choice, event, header, text};
 use crate::{plugins, rebuilds, trials};
 use lantern_api::{
-    Activate, CanaryReport, ChangedVersion, Description, Differences, LoadFailure, NewCanary, NewRebuild,
-    Pause, Plugin, PluginDetail, Rebuild, Removed, Reproject, Reprojected, SettingsChanges, SourceDecided,
-    SourceDecision, TakenOver, Trace, VersionWork,
+    Activate, CanaryReport, ChangedVersion, Differences, LoadFailure, NewCanary, NewRebuild, Pause,
+    PluginDetail, PluginSummary, Rebuild, Removed, Reproject, Reprojected, SettingsChanges, SourceDecided,
+    SourceDecision, TakenOver, Trace, VersionDescription, VersionWork,
 };
 use lantern_model::settings::PluginSettings;
 
@@ -42,7 +42,7 @@ fn reads(routes: Routes) -> Routes {
         .read(
             "/api/v1/plugins",
             plugins::list,
-            doc("listPlugins", "List plugins").answers_list::<Plugin>("All plugins, ordered by name."),
+            doc("listPlugins", "List plugins").answers_list::<PluginSummary>("All plugins, ordered by name."),
         )
         .read(
             "/api/v1/plugins/{plugin}",
@@ -65,7 +65,7 @@ fn reads(routes: Routes) -> Routes {
                 "Describe a version",
             )
             .query(version("version"))
-            .answers::<Description>("Sources, tables, writes, imports and limits of the version."),
+            .answers::<VersionDescription>("Sources, tables, writes, imports and limits of the version."),
         )
         .read_as_operator(
             "/api/v1/plugins/{plugin}/component",
@@ -86,7 +86,7 @@ fn reads(routes: Routes) -> Routes {
         )
         .read(
             "/api/v1/plugin-files",
-            plugins::refusals,
+            plugins::load_failures,
             doc(
                 "listRefusals",
                 "List load failures",
@@ -146,12 +146,12 @@ fn changes(routes: Routes) -> Routes {
             plugins::pause,
             act("pausePlugin", "Pause a plugin")
                 .may_take::<Pause>()
-                .answers::<Plugin>("The paused plugin."),
+                .answers::<PluginSummary>("The paused plugin."),
         )
         .change(
             Change::post("/api/v1/plugins/{plugin}/resume", "plugin.resume"),
             plugins::resume,
-            act("resumePlugin", "Resume a plugin").answers::<Plugin>("The plugin."),
+            act("resumePlugin", "Resume a plugin").answers::<PluginSummary>("The plugin."),
         )
         .change(
             Change::post("/api/v1/plugins/{plugin}/take-over", "plugin.take-over"),

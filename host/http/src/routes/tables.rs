@@ -4,11 +4,10 @@ use super::Routes;
 use crate::change::Change;
 use crate::doc::{Doc, Query, Tag, choice, event, header, list, number, text};
 use crate::parameters::{LIMIT_DEFAULT, LIMIT_MAX};
-use crate::search;
 use crate::tables::{
     self, facets,
     histogram::{self, BUCKETS_MAX},
-    selection, series,
+    search, selection, series,
 };
 use lantern_api::{
     Count, Facets, Histogram, OmittedEvent, Row, RowDetail, RowPage, RowsEvent, SeriesAnswer, SetTableSearch,

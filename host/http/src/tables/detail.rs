@@ -14,9 +14,9 @@ use crate::problem::Problem;
 use crate::room::Room;
 use crate::state::State;
 use lantern_api::{Message, MessageOrigin, RowVersion};
-use lantern_lifecycle::Trace;
 use lantern_model::identity::RowIdentity;
-use lantern_model::schema::description::RoleWord;
+use lantern_model::results::work::Trace;
+use lantern_model::schema::description::ColumnRole;
 use lantern_model::value::Value;
 use lantern_store::RowKey;
 use lantern_store::reader::{
@@ -122,14 +122,14 @@ fn provenance(trace: Option<Trace>) -> Provenance {
         _ => None,
     };
     let message = trace.message.map(|message| Message {
-        found_in: message.found_in.to_owned(),
+        found_in: message.found_in,
         subject: message.subject,
         published: message.published,
         headers: message.headers,
         bytes: message.payload_bytes,
         payload_base64: message.payload_base64,
     });
-    (version, message, trace.gone, trace.note)
+    (version, message, trace.message_missing, trace.note)
 }
 
 fn no_row(shape: &Shape, id: RowIdentity) -> Problem {
@@ -150,7 +150,7 @@ async fn neighbours(
         Some(Value::Timestamp(at)) => Some((time, Key::Integer(at.0))),
         _ => None,
     });
-    let entity = shape.with_role(RoleWord::Entity).next();
+    let entity = shape.with_role(ColumnRole::Entity).next();
     let conditions = entity
         .and_then(|column| match record.values.get(column) {
             None | Some(Value::Null) => None,

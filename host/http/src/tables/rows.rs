@@ -8,12 +8,11 @@ use futures_util::stream;
 
 use super::name::TablePath;
 use super::pieces::{Frame, Pieces};
-use super::selection;
+use super::{search, selection};
 use crate::cursor;
 use crate::parameters::Parameters;
 use crate::problem::Problem;
 use crate::room::Room;
-use crate::search;
 use crate::state::State;
 use lantern_store::reader::{RowQuery, Shape, Sort};
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::Context;
 use lantern_lifecycle::RebuildRequest;
+use lantern_model::results::rebuild::RebuildState;
 
 use crate::events::runtime;
 use crate::evolving;
@@ -224,11 +225,11 @@ async fn rebuild_to_its_end(scene: &Scene) -> anyhow::Result<()> {
         let all = scene.lifecycle.rebuilds().await?;
         let view = all
             .into_iter()
-            .find(|view| view.id == id)
+            .find(|view| view.id == id.0)
             .context("the rebuild")?;
-        match view.state.as_str() {
-            "running" => tokio::time::sleep(Duration::from_millis(50)).await,
-            "done" => return Ok(()),
+        match view.state {
+            RebuildState::Running => tokio::time::sleep(Duration::from_millis(50)).await,
+            RebuildState::Done => return Ok(()),
             other => bail!("the rebuild is {other}: {view:?}"),
         }
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use lantern_broker::{Broker, Link};
 use lantern_http::{Check, Health};
-use lantern_lifecycle::{Lifecycle, LoadFailure, LoadSubject, RebuildProgress};
+use lantern_lifecycle::{Lifecycle, LoadFailure, LoadSubject};
+use lantern_model::results::rebuild::RebuildProgress;
 use lantern_store::Store;
 use lantern_telemetry::Metrics;
 
@@ -89,7 +90,7 @@ fn broker_check(link: &Link) -> Check {
 fn rebuild_check((plugin, progress, blocked): (String, RebuildProgress, Option<String>)) -> Check {
     let mut detail = format!(
         "{} messages processed, {} remaining",
-        progress.messages, progress.left
+        progress.messages, progress.messages_left
     );
     if let Some(reason) = blocked {
         detail.push_str(", blocked: ");
@@ -125,7 +126,7 @@ fn wal_check(log: &Path) -> Check {
     }
 }
 
-/// `file` tells whether the writer has the present file open. A host without writes has not noticed that itself.
+/// `file` shows whether the writer has the present file open. A host without writes has not noticed that itself.
 fn database_check(health: &lantern_store::Health, file: &Result<(), String>) -> Check {
     let (ok, detail) = match (health, file) {
         (lantern_store::Health::Healthy, Ok(())) => (true, "writable".to_owned()),

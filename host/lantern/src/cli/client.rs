@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::{Method, Request};
 
-use super::Failure;
+use super::{Failure, print, print_json};
 use lantern_api::{Page, Problem};
 use lantern_http::SIGNATURE_HEADER;
 use lantern_lifecycle::Component;
@@ -72,6 +72,41 @@ impl HostArgs {
     /// Whether the command line names a host.
     pub fn is_named(&self) -> bool {
         self.host.is_some() || self.data_dir.is_some()
+    }
+}
+
+/// Options of a command that prints what a host returns.
+#[derive(Clone, Debug, Args)]
+pub struct OutputArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+}
+
+impl OutputArgs {
+    /// The client of the host.
+    ///
+    /// # Errors
+    /// See [`Client::open`].
+    pub fn open(&self) -> Result<Client, Failure> {
+        Client::open(&self.host)
+    }
+
+    /// Prints a value as JSON or as text.
+    ///
+    /// # Errors
+    /// A [`Failure`] if standard output cannot be written.
+    pub fn print<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        render: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        match self.json {
+            true => print_json(value),
+            false => print(&render(value)),
+        }
     }
 }
 

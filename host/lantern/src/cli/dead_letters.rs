@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::client::{Client, HostArgs};
+use super::client::{Client, HostArgs, OutputArgs};
 use super::output::print_json_line;
 use super::{Failure, print, print_json};
 use filter::{Filter, OpenFilter};
@@ -34,11 +34,8 @@ pub struct ActArgs {
     /// All open dead letters; required if no filter is given.
     #[arg(long)]
     all: bool,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -62,11 +59,11 @@ pub fn run(command: &DeadLettersCommand) -> Result<ExitCode, Failure> {
 
 fn retry(args: &ActArgs) -> Result<(), Failure> {
     let body = args.filter.body(args.all)?;
-    let result: RetryTotals = Client::open(&args.host)?.post_json("/api/v1/dead-letters/retry", &body)?;
-    match args.json {
-        true => print_json(&result),
-        false => print(&render(&result)),
-    }
+    let result: RetryTotals = args
+        .output
+        .open()?
+        .post_json("/api/v1/dead-letters/retry", &body)?;
+    args.output.print(&result, render)
 }
 
 fn render(totals: &RetryTotals) -> String {
@@ -91,8 +88,11 @@ fn render(totals: &RetryTotals) -> String {
 
 fn discard(args: &ActArgs) -> Result<(), Failure> {
     let body = args.filter.body(args.all)?;
-    let answer: Discarded = Client::open(&args.host)?.post_json("/api/v1/dead-letters/discard", &body)?;
-    match (args.json, answer.discarded) {
+    let answer: Discarded = args
+        .output
+        .open()?
+        .post_json("/api/v1/dead-letters/discard", &body)?;
+    match (args.output.json, answer.discarded) {
         (true, _) => print_json(&answer),
         (false, 0) => print("no matching open dead letters\n"),
         (false, count) => print(&format!(

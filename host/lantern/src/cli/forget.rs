@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use anyhow::Context as _;
 use clap::Args;
 
-use super::client::{Client, HostArgs};
+use super::client::OutputArgs;
 use super::{Failure, print, print_json};
 use lantern_api::{Forget, ForgetReport};
 use lantern_model::schema::PluginName;
@@ -41,15 +41,12 @@ pub struct ForgetArgs {
     /// Erase without confirmation.
     #[arg(long)]
     yes: bool,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
-    let client = Client::open(&args.host)?;
+    let client = args.output.open()?;
     let mut body = body(args)?;
     let mut call = |dry_run: bool| -> Result<ForgetReport, Failure> {
         body.dry_run = dry_run;
@@ -57,7 +54,7 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
     };
     if args.dry_run || !args.yes {
         let planned = call(true)?;
-        match args.json {
+        match args.output.json {
             true if args.dry_run => print_json(&planned)?,
             true => {}
             false => print(&render(&planned))?,
@@ -68,10 +65,7 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
         confirm(client.url())?;
     }
     let done = call(false)?;
-    match args.json {
-        true => print_json(&done),
-        false => print(&render(&done)),
-    }
+    args.output.print(&done, render)
 }
 
 fn body(args: &ForgetArgs) -> Result<Forget, Failure> {

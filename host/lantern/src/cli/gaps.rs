@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 use url::form_urlencoded::Serializer;
 
-use super::client::{Client, HostArgs};
-use super::{Failure, print, print_json, table};
+use super::client::OutputArgs;
+use super::{Failure, table};
 use lantern_api::Gap;
 use lantern_model::schema::{PluginName, SourceName};
 
@@ -24,19 +24,13 @@ pub struct GapsArgs {
     /// Maximum number of gaps, newest first.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 pub fn run(args: &GapsArgs) -> Result<ExitCode, Failure> {
-    let gaps: Vec<Gap> = Client::open(&args.host)?.newest(&list(args), args.limit, PAGE_MAX)?;
-    match args.json {
-        true => print_json(&gaps)?,
-        false => print(&render(&gaps))?,
-    }
+    let gaps: Vec<Gap> = args.output.open()?.newest(&list(args), args.limit, PAGE_MAX)?;
+    args.output.print(&gaps[..], render)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,8 +11,7 @@ use super::author::sign::with_suffix;
 use super::{Failure, print, print_json, table};
 use lantern_api::{Signature, SignatureState};
 use lantern_authoring::project::{Project, ProjectError};
-use lantern_http::views;
-use lantern_model::schema::description::{ColumnDescription, NamedTable, RoleWord, SourceDescription};
+use lantern_model::schema::description::{ColumnDescription, NamedTable, SourceDescription};
 use lantern_model::schema::{Manifest, ManifestDescription};
 use lantern_model::settings::PluginSettings;
 use lantern_plugin::{Compiler, Loader, Metadata, Plugin, Speed, Target};
@@ -209,21 +208,13 @@ fn render_table(table: &NamedTable) -> String {
 }
 
 fn column_cells(column: &ColumnDescription) -> Vec<String> {
-    let role = match (column.role, &column.unit) {
-        (None, _) => String::new(),
-        (Some(RoleWord::Time), _) => "time".into(),
-        (Some(RoleWord::Entity), _) => "entity".into(),
-        (Some(RoleWord::Facet), _) => "facet".into(),
-        (Some(RoleWord::Measure), None) => "measure".into(),
-        (Some(RoleWord::Measure), Some(unit)) => format!("measure ({unit})"),
-    };
     let null = if column.nullable { "nullable" } else { "" };
     let column_type = column.column_type.to_string();
     vec![
         column.name.clone(),
         column_type,
         null.into(),
-        role,
+        column.role_with_unit().unwrap_or_default(),
         column.doc.clone(),
     ]
 }
@@ -263,7 +254,7 @@ fn signature(file: &Path, key: Option<&TrustedKey>) -> Result<Signature, Failure
     let signature = match std::fs::read(&signature_file) {
         Ok(signature) => signature,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(signature_view(&Verdict::Faulty(Fault::Missing)));
+            return Ok(Verdict::Faulty(Fault::Missing).view());
         }
         Err(error) => {
             let error =
@@ -273,10 +264,10 @@ fn signature(file: &Path, key: Option<&TrustedKey>) -> Result<Signature, Failure
     };
     let Some(key) = key else {
         return Ok(match key_named(&signature) {
-            None => signature_view(&Verdict::Faulty(Fault::Malformed)),
+            None => Verdict::Faulty(Fault::Malformed).view(),
             Some(key) => Signature {
                 key: Some(key.to_string()),
-                ..signature_view(&Verdict::NotChecked)
+                ..Verdict::NotChecked.view()
             },
         });
     };
@@ -290,12 +281,8 @@ fn signature(file: &Path, key: Option<&TrustedKey>) -> Result<Signature, Failure
     };
     Ok(Signature {
         reason,
-        ..signature_view(&verdict)
+        ..verdict.view()
     })
-}
-
-fn signature_view(verdict: &Verdict) -> Signature {
-    views::signature(verdict.view())
 }
 
 fn describe_signature(signature: &Signature) -> String {

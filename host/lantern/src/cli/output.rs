@@ -58,7 +58,7 @@ pub fn print(output: &str) -> Result<(), Failure> {
 }
 
 /// Writes a value as JSON.
-pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+pub fn print_json<T: serde::Serialize + ?Sized>(value: &T) -> Result<(), Failure> {
     let mut text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::new(Error::new(error).context("failed to serialize the output")))?;
     text.push('\n');

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::client::{Client, HostArgs};
+use super::client::{Client, OutputArgs};
 use super::output::redraw;
 use super::plugin::Reference;
 use super::{Failure, print, print_json, table};
-use lantern_api::{NewRebuild, Rebuild};
+use lantern_api::{NewRebuild, Rebuild, RebuildState, TableChange};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -41,11 +41,8 @@ pub struct RebuildArgs {
     /// Do not wait for the rebuild to end.
     #[arg(long)]
     detach: bool,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -60,28 +57,22 @@ enum RebuildCommand {
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
 struct OneArgs {
     /// Id of the rebuild.
     id: i64,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 pub fn run(args: &RebuildArgs) -> Result<ExitCode, Failure> {
     match (&args.command, &args.plugin) {
         (Some(RebuildCommand::List(args)), _) => list(args),
-        (Some(RebuildCommand::Watch(args)), _) => watch(&Client::open(&args.host)?, args.id, args.json),
+        (Some(RebuildCommand::Watch(args)), _) => watch(&args.output.open()?, args.id, args.output.json),
         (Some(RebuildCommand::Cancel(args)), _) => cancel(args),
         (None, Some(plugin)) => start(args, plugin),
         (None, None) => Err(Failure::usage("no plugin given")),
@@ -106,10 +97,10 @@ fn start(args: &RebuildArgs, plugin: &Reference) -> Result<ExitCode, Failure> {
         accept_differences: args.accept_differences,
         keep_old_s: args.keep_old.as_secs(),
     };
-    let client = Client::open(&args.host)?;
+    let client = args.output.open()?;
     let started: Rebuild = client.post_json(&format!("/api/v1/plugins/{}/rebuild", plugin.name), &body)?;
     if args.detach {
-        return match args.json {
+        return match args.output.json {
             true => print_json(&started),
             false => print(&format!(
                 "started rebuild {0} of {1}\nto see its progress: lantern rebuild watch {0}\n",
@@ -118,12 +109,12 @@ fn start(args: &RebuildArgs, plugin: &Reference) -> Result<ExitCode, Failure> {
         }
         .map(|()| ExitCode::SUCCESS);
     }
-    watch(&client, started.id, args.json)
+    watch(&client, started.id, args.output.json)
 }
 
 fn list(args: &ListArgs) -> Result<ExitCode, Failure> {
-    let all: Vec<Rebuild> = Client::open(&args.host)?.get_json("/api/v1/rebuilds")?;
-    if args.json {
+    let all: Vec<Rebuild> = args.output.open()?.get_json("/api/v1/rebuilds")?;
+    if args.output.json {
         print_json(&all)?;
     } else if all.is_empty() {
         print("no rebuilds\n")?;
@@ -133,7 +124,7 @@ fn list(args: &ListArgs) -> Result<ExitCode, Failure> {
             vec![
                 rebuild.id.to_string(),
                 rebuild.plugin.clone(),
-                rebuild.state.clone(),
+                rebuild.state.as_str().to_owned(),
                 table::to_the_second(&rebuild.started_at),
                 rebuild
                     .progress
@@ -148,15 +139,18 @@ fn list(args: &ListArgs) -> Result<ExitCode, Failure> {
 }
 
 fn cancel(args: &OneArgs) -> Result<ExitCode, Failure> {
-    let ended: Rebuild = Client::open(&args.host)?.delete(&format!("/api/v1/rebuilds/{}", args.id))?;
-    match args.json {
-        true => print_json(&ended),
-        false => print(&format!(
-            "rebuild {} is {}; the tables of {} did not change\n",
+    let ended: Rebuild = args
+        .output
+        .open()?
+        .delete(&format!("/api/v1/rebuilds/{}", args.id))?;
+    args.output.print(&ended, |ended| {
+        format!(
+            "rebuild {} is {}; the tables of {} did not change
+",
             ended.id, ended.state, ended.plugin
-        )),
-    }
-    .map(|()| ExitCode::SUCCESS)
+        )
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Shows the progress of a rebuild until it ends. Interrupting the command does not interrupt the rebuild.
@@ -188,14 +182,14 @@ fn watch(client: &Client, id: i64, as_json: bool) -> Result<ExitCode, Failure> {
         print_json(&last)?;
     }
     let reason = last.reason.clone().unwrap_or_default();
-    match last.state.as_str() {
-        "done" => {
+    match last.state {
+        RebuildState::Done => {
             if !as_json {
                 print(&result(&last))?;
             }
             Ok(ExitCode::SUCCESS)
         }
-        "running" => Err(Failure::new(anyhow::anyhow!(
+        RebuildState::Running => Err(Failure::new(anyhow::anyhow!(
             "the host has stopped; the rebuild continues after its restart"
         ))),
         state => Err(Failure::new(anyhow::anyhow!("rebuild {id} is {state}: {reason}"))),
@@ -221,13 +215,13 @@ fn result(rebuild: &Rebuild) -> String {
         outcome.row_count, outcome.rows_carried_over, outcome.rows_lost
     ));
     for table in &outcome.tables {
-        text.push_str(&match table.change.as_str() {
-            "kept" => format!(
+        text.push_str(&match table.change {
+            TableChange::Kept => format!(
                 "  table {}: kept with {} rows; this version does not declare it (--drop-undeclared drops it)\n",
                 table.table, table.rows_after
             ),
-            "dropped" => format!("  table {}: dropped with {} rows\n", table.table, table.rows_before),
-            _ => format!(
+            TableChange::Dropped => format!("  table {}: dropped with {} rows\n", table.table, table.rows_before),
+            TableChange::Rebuilt | TableChange::Added => format!(
                 "  table {}: {} rows before, {} after\n",
                 table.table, table.rows_before, table.rows_after
             ),
@@ -287,7 +281,7 @@ mod tests {
             id: 3,
             plugin: "p".into(),
             digest: "sha256:0".into(),
-            state: "running".into(),
+            state: RebuildState::Running,
             started_at: String::new(),
             ended_at: None,
             reason: Some("the broker is away".into()),
@@ -325,9 +319,9 @@ mod tests {
 
     #[test]
     fn the_result_lists_every_table() {
-        let table = |table: &str, change: &str, rows_before, rows_after| TableOutcome {
+        let table = |table: &str, change: TableChange, rows_before, rows_after| TableOutcome {
             table: table.into(),
-            change: change.into(),
+            change,
             rows_before,
             rows_after,
         };
@@ -335,7 +329,7 @@ mod tests {
             id: 1,
             plugin: "op".into(),
             digest: "sha256:0".into(),
-            state: "done".into(),
+            state: RebuildState::Done,
             started_at: "2026-11-28T10:00:00Z".into(),
             ended_at: Some("2026-11-28T10:00:00.4Z".into()),
             reason: None,
@@ -346,8 +340,8 @@ mod tests {
                 rows_carried_over: 500,
                 rows_lost: 0,
                 tables: vec![
-                    table("op", "rebuilt", 1_000, 1_000),
-                    table("op_more", "kept", 7, 7),
+                    table("op", TableChange::Rebuilt, 1_000, 1_000),
+                    table("op_more", TableChange::Kept, 7, 7),
                 ],
                 accepted: Vec::new(),
             }),

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::client::{Client, HostArgs};
+use super::client::OutputArgs;
 use super::{Failure, print, print_json, table};
 use lantern_api::{SetTableSearch, Table, TableSearch};
 use lantern_model::schema::TableName;
@@ -29,20 +29,14 @@ pub struct TableArgs {
     /// Name of the table.
     #[arg(value_parser = TableName::parse)]
     table: TableName,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 pub fn run(command: &TableCommand) -> Result<(), Failure> {
@@ -56,8 +50,8 @@ pub fn run(command: &TableCommand) -> Result<(), Failure> {
 fn set_enabled(args: &TableArgs, enabled: bool) -> Result<(), Failure> {
     let name = &args.table;
     let path = format!("/api/v1/tables/{name}/search");
-    let search: TableSearch = Client::open(&args.host)?.put_json(&path, &SetTableSearch { enabled })?;
-    if args.json {
+    let search: TableSearch = args.output.open()?.put_json(&path, &SetTableSearch { enabled })?;
+    if args.output.json {
         return print_json(&search);
     }
     print(&match search.enabled {
@@ -70,11 +64,8 @@ fn set_enabled(args: &TableArgs, enabled: bool) -> Result<(), Failure> {
 }
 
 fn list(args: &ListArgs) -> Result<(), Failure> {
-    let tables: Vec<Table> = Client::open(&args.host)?.get_json("/api/v1/tables")?;
-    match args.json {
-        true => print_json(&tables),
-        false => print(&render(&tables)),
-    }
+    let tables: Vec<Table> = args.output.open()?.get_json("/api/v1/tables")?;
+    args.output.print(&tables[..], render)
 }
 
 fn render(tables: &[Table]) -> String {

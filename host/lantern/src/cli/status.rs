@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::client::{Client, HostArgs};
+use super::client::OutputArgs;
 use super::{Failure, print, print_json, table};
 use lantern_api::{Check, Readiness};
 use lantern_model::batch::Timestamp;
@@ -14,19 +14,16 @@ use lantern_model::status::Status;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 /// Prints the state of the host; the exit code is 1 if it is not ready.
 pub fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
-    let client = Client::open(&args.host)?;
+    let client = args.output.open()?;
     let (_, readiness): (u16, Readiness) = client.get_json_of_any_status("/readyz")?;
     let projections: Vec<Status> = client.get_json("/api/v1/projections")?;
-    if args.json {
+    if args.output.json {
         print_json(&json!({
             "url": client.url(), "ready": readiness.ready, "checks": readiness.checks, "projections": projections,
         }))?;

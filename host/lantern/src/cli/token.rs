@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::de::IgnoredAny;
 
-use super::client::{Client, HostArgs};
-use super::{Failure, note, print, print_json, table};
+use super::client::{Client, HostArgs, OutputArgs};
+use super::{Failure, note, print, table};
 use lantern_api::{CreatedToken, NewToken, Token};
 use lantern_model::schema::TokenName;
 
@@ -37,11 +37,8 @@ pub struct CreateArgs {
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -81,11 +78,8 @@ fn create(args: &CreateArgs) -> Result<(), Failure> {
 }
 
 fn list(args: &ListArgs) -> Result<(), Failure> {
-    let tokens: Vec<Token> = Client::open(&args.host)?.get_json("/api/v1/tokens")?;
-    match args.json {
-        true => print_json(&tokens),
-        false => print(&render(&tokens)),
-    }
+    let tokens: Vec<Token> = args.output.open()?.get_json("/api/v1/tokens")?;
+    args.output.print(&tokens[..], render)
 }
 
 fn render(tokens: &[Token]) -> String {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::client::{Client, HostArgs};
+use super::client::OutputArgs;
 use super::{Failure, output, print, print_json};
 use lantern_api::{Reproject, Reprojected, Trace, TracedMessage};
 use lantern_model::schema::PluginName;
@@ -17,11 +17,8 @@ pub struct TraceArgs {
     /// Row: the values of the primary key or of a unique index, or the row identity ORIGIN:SEQUENCE:ROW.
     #[arg(required = true)]
     key: Vec<String>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -32,11 +29,8 @@ pub struct ReprojectArgs {
     /// Bad version: its digest (at least eight digits) or its version number.
     #[arg(long, value_name = "DIGEST|VERSION")]
     digest: String,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 pub fn trace(args: &TraceArgs) -> Result<(), Failure> {
@@ -45,11 +39,8 @@ pub fn trace(args: &TraceArgs) -> Result<(), Failure> {
         .append_pair("table", &args.table)
         .append_pair("key", &key)
         .finish();
-    let traced: Trace = Client::open(&args.host)?.get_json(&format!("/api/v1/trace?{query}"))?;
-    match args.json {
-        true => print_json(&traced),
-        false => print(&render(&traced)),
-    }
+    let traced: Trace = args.output.open()?.get_json(&format!("/api/v1/trace?{query}"))?;
+    args.output.print(&traced, render)
 }
 
 fn render(traced: &Trace) -> String {
@@ -57,7 +48,7 @@ fn render(traced: &Trace) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
     let _ = writeln!(out, "id       {}", traced.id);
-    let _ = writeln!(out, "row      {}", output::json(traced.row.get()));
+    let _ = writeln!(out, "row      {}", output::json(traced.row.json()));
     let location = match &traced.stream {
         Some(stream) => format!("stream {stream}, sequence {}", traced.sequence),
         None => format!("core NATS, message {}", traced.sequence),
@@ -106,10 +97,10 @@ pub fn reproject(args: &ReprojectArgs) -> Result<(), Failure> {
     let body = Reproject {
         version: args.digest.clone(),
     };
-    let client = Client::open(&args.host)?;
+    let client = args.output.open()?;
     let done: Reprojected =
         client.post_json_for_long(&format!("/api/v1/plugins/{}/reproject", args.plugin), &body)?;
-    if args.json {
+    if args.output.json {
         return print_json(&done);
     }
     let mut out = format!(

@@ -1,6 +1,7 @@
 //! Tests canary runs: the report, and that nothing else changes.
 
-use lantern_lifecycle::{CanaryReport, CanaryRequest};
+use lantern_lifecycle::CanaryRequest;
+use lantern_model::results::canary::CanaryReport;
 use lantern_plugin::Digest;
 
 use super::*;
@@ -99,20 +100,11 @@ async fn a_canary_reports_differences_and_changes_nothing() {
     let before = scene.untouched().await;
     let report = scene.canary(wrong, last(600)).await.unwrap();
     assert!(report.partial.is_empty(), "{:?}", report.partial);
-    let shown = views::canary(report.clone()).unwrap();
-    described("CanaryReport", &shown);
+    described("CanaryReport", &report);
     assert_eq!(numbers(&report), [0, 595, 0, 0]);
     let example = &report.tables[0].examples[0];
     assert_eq!((example.source.as_str(), example.sequence), ("evolve", 401));
-    let n = |row: &Option<lantern_store::RowView>| {
-        row.as_ref()
-            .unwrap()
-            .get("n")
-            .unwrap()
-            .to_string()
-            .parse::<i64>()
-            .ok()
-    };
+    let n = |row: &Option<RowView>| column(row.as_ref().unwrap(), "n").as_i64();
     assert_eq!((n(&example.old), n(&example.new)), (Some(401), Some(1_401)));
     assert_eq!(report.tables[0].examples.len(), 10);
     let old = report.old.as_ref().unwrap();
@@ -124,7 +116,7 @@ async fn a_canary_reports_differences_and_changes_nothing() {
     assert_eq!(report.sources[0].last_sequence, Some(1_000));
     assert!(!report.needs_rebuild);
     assert!(
-        serde_json::to_string(&shown)
+        serde_json::to_string(&report)
             .unwrap()
             .contains("\"effect\":\"none\"")
     );
@@ -152,7 +144,7 @@ async fn a_canary_reports_rejections_traps_and_required_rebuilds() {
     let report = scene.canary(nothing, last(25)).await.unwrap();
     assert_eq!(numbers(&report), [0, 0, 20, 0]);
     assert_eq!((report.new.rejected, report.new.projected), (25, 0));
-    assert_eq!(report.new.rejects[0].messages, 25);
+    assert_eq!(report.new.rejects[0].rejected, 25);
     let reason = &report.new.rejects[0].examples[0].reason;
     assert!(reason.contains("this version knows nothing"), "{reason}");
     let traps = scene.install(b'g').await;

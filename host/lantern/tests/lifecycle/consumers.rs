@@ -6,20 +6,22 @@ use futures_util::TryStreamExt as _;
 
 use super::*;
 
-/// Creates the stream of the evolving plugin with interest retention: every message is kept until every consumer has
-/// acknowledged it.
-async fn interest(scene: &Scene) {
+/// A host that has projected ten messages of a stream with interest retention: every message is kept until every consumer
+/// has acknowledged it.
+async fn interested() -> Scene {
+    let scene = Scene::start().await;
     let context = scene.server.jetstream().await;
     context.delete_stream("EVOLVE").await.unwrap();
-    context
-        .create_stream(async_nats::jetstream::stream::Config {
-            name: "EVOLVE".into(),
-            subjects: vec!["evolve.>".into()],
-            retention: RetentionPolicy::Interest,
-            ..Default::default()
-        })
-        .await
-        .unwrap();
+    let config = async_nats::jetstream::stream::Config {
+        retention: RetentionPolicy::Interest,
+        ..crate::nats::stream("EVOLVE", "evolve.>")
+    };
+    context.create_stream(config).await.unwrap();
+    scene.swap(b'a').await.unwrap();
+    // Until the consumer exists, the stream keeps no messages for it.
+    scene.wait_for_state(ProjectionState::Running).await;
+    scene.project(1..=10).await;
+    scene
 }
 
 async fn consumers(scene: &Scene) -> Vec<String> {
@@ -50,19 +52,9 @@ fn noted(scene: &Scene) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn removing_a_plugin_releases_the_messages_of_an_interest_stream() {
-    let mut scene = Scene::start().await;
-    interest(&scene).await;
-    scene.swap(b'a').await.unwrap();
-    // Until the consumer exists, the stream keeps no messages for it.
-    scene.wait_for_state(ProjectionState::Running).await;
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    let mut scene = interested().await;
     assert_eq!(consumers(&scene).await, ["lantern-evolving-evolve"]);
-    let removed = scene
-        .lifecycle()
-        .remove("evolving", true, &operator())
-        .await
-        .unwrap();
+    let removed = scene.remove(true).await;
     assert_eq!(removed.consumers_left, []);
     assert!(consumers(&scene).await.is_empty());
     assert!(noted(&scene).is_empty());
@@ -74,20 +66,10 @@ async fn removing_a_plugin_releases_the_messages_of_an_interest_stream() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_deletion_of_a_consumer_is_repeated_also_after_a_restart() {
-    let mut scene = Scene::start().await;
-    interest(&scene).await;
-    scene.swap(b'a').await.unwrap();
-    // Until the consumer exists, the stream keeps no messages for it.
-    scene.wait_for_state(ProjectionState::Running).await;
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    let mut scene = interested().await;
     scene.server.kill();
     scene.wait_for_state(ProjectionState::Retrying).await;
-    let removed = scene
-        .lifecycle()
-        .remove("evolving", false, &operator())
-        .await
-        .unwrap();
+    let removed = scene.remove(false).await;
     let left: Vec<&str> = removed
         .consumers_left
         .iter()
@@ -115,11 +97,7 @@ async fn a_failed_deletion_of_a_consumer_is_repeated_also_after_a_restart() {
     assert_eq!(consumers(&scene).await.len(), 1);
     scene.server.kill();
     scene.wait_for_state(ProjectionState::Retrying).await;
-    scene
-        .lifecycle()
-        .remove("evolving", false, &operator())
-        .await
-        .unwrap();
+    scene.remove(false).await;
     scene.close().await;
     scene.server.restart();
     assert_eq!(consumers(&scene).await.len(), 1);
@@ -130,20 +108,10 @@ async fn a_failed_deletion_of_a_consumer_is_repeated_also_after_a_restart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reinstalled_plugin_keeps_its_consumer() {
-    let mut scene = Scene::start().await;
-    interest(&scene).await;
-    scene.swap(b'a').await.unwrap();
-    // Until the consumer exists, the stream keeps no messages for it.
-    scene.wait_for_state(ProjectionState::Running).await;
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    let mut scene = interested().await;
     scene.server.kill();
     scene.wait_for_state(ProjectionState::Retrying).await;
-    scene
-        .lifecycle()
-        .remove("evolving", false, &operator())
-        .await
-        .unwrap();
+    scene.remove(false).await;
     scene.swap(b'a').await.unwrap();
     scene.server.restart();
     // The rebuild's consumer does not exist, and the live consumer is in use again.
@@ -153,9 +121,7 @@ async fn a_reinstalled_plugin_keeps_its_consumer() {
     assert_eq!(consumers(&scene).await, ["lantern-evolving-evolve"]);
     scene.publish(11..=20).await;
     scene
-        .wait("all rows", |scene| {
-            scene.query("SELECT count(*) FROM evolved") == ["20"]
-        })
+        .wait_for_result("all rows", "SELECT count(*) FROM evolved", "20")
         .await;
     scene.close().await;
     scene.sound();

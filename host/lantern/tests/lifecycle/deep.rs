@@ -49,8 +49,7 @@ async fn the_deep_check_finds_manual_changes_and_accepts_a_sound_database() {
     scene.wait_for_checkpoint(302).await;
     // Another version, which resolves one dead letter and handles the rest.
     scene.swap(b'e').await.unwrap();
-    scene.publish(303..=400).await;
-    scene.wait_for_checkpoint(400).await;
+    scene.project(303..=400).await;
     // While the host runs.
     let report = scene.check_deep(None).await;
     assert_eq!(report.problems, []);
@@ -61,45 +60,37 @@ async fn the_deep_check_finds_manual_changes_and_accepts_a_sound_database() {
     assert!((30..=60).contains(&sampled.messages), "{sampled:?}");
     scene.close().await;
 
-    scene
-        .finds(
+    let swap = "UPDATE evolved SET n = CASE n WHEN 10 THEN 11 ELSE 10 END WHERE n IN (10, 11)";
+    for (harm, mend, words) in [
+        (
             "UPDATE evolved SET n = n + 1 WHERE _sequence = 7",
             "UPDATE evolved SET n = n - 1 WHERE _sequence = 7",
             "row 0 of message 7: column n is 8, but the message produces 7",
-        )
-        .await;
-    let swap = "UPDATE evolved SET n = CASE n WHEN 10 THEN 11 ELSE 10 END WHERE n IN (10, 11)";
-    scene
-        .finds(swap, swap, "row 0 of message 10: column n is 11")
-        .await;
-    scene
-        .finds(
+        ),
+        (swap, swap, "row 0 of message 10: column n is 11"),
+        (
             "UPDATE evolved SET _row = 1 WHERE _sequence = 20",
             "UPDATE evolved SET _row = 0 WHERE _sequence = 20",
             "row 1 of message 20 is stored, but the message does not produce it",
-        )
-        .await;
-    scene
-        .finds(
+        ),
+        (
             "UPDATE evolved SET _sequence = 302 WHERE _sequence = 30",
             "UPDATE evolved SET _sequence = 30 WHERE _sequence = 302",
             "row 0 of message 30 is missing",
-        )
-        .await;
-    scene
-        .finds(
+        ),
+        (
             "UPDATE _lantern_ledger SET projected = projected - 1, skipped = skipped + 1 WHERE first_sequence = 303",
             "UPDATE _lantern_ledger SET projected = projected + 1, skipped = skipped - 1 WHERE first_sequence = 303",
             "the ledger counts 97 projected messages, but the messages give 98",
-        )
-        .await;
-    scene
-        .finds(
+        ),
+        (
             "UPDATE _lantern_ledger SET rows = rows - 1 WHERE first_sequence = 1",
             "UPDATE _lantern_ledger SET rows = rows + 1 WHERE first_sequence = 1",
             "rows, but the messages give",
-        )
-        .await;
+        ),
+    ] {
+        scene.finds(harm, mend, words).await;
+    }
     assert_eq!(scene.check_deep(None).await.problems, []);
 
     // The report lists data that cannot be compared.
@@ -129,13 +120,9 @@ async fn the_deep_check_finds_manual_changes_and_accepts_a_sound_database() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn merging_tables_are_compared_if_the_whole_history_exists() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    let mut scene = Scene::running(b'a', 10).await;
     scene.swap(b'j').await.unwrap();
-    scene.publish(11..=100).await;
-    scene.wait_for_checkpoint(100).await;
+    scene.project(11..=100).await;
     scene.close().await;
     let report = scene.check_deep(None).await;
     assert_eq!((report.problems, report.unverified), (vec![], vec![]));

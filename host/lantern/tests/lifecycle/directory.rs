@@ -41,18 +41,16 @@ async fn a_new_file_runs_and_a_changed_one_is_activated() {
     let mut scene = Scene::start().await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_version("1.0.0").await;
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    scene.project(1..=10).await;
     scene.place("evolving.wasm", &evolving::version(b'i'));
     scene.wait_for_version("1.0.1").await;
-    scene.publish(11..=20).await;
-    scene.wait_for_checkpoint(20).await;
+    scene.project(11..=20).await;
     assert_eq!(
         scene.query("SELECT note, count(*) FROM evolved GROUP BY note"),
         ["a|10", "i|10"]
     );
     // A rollback stays in effect until the file changes.
-    scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    scene.rollback().await;
     scene.close().await;
     scene.open().await;
     scene.wait_for_version("1.0.0").await;
@@ -113,8 +111,7 @@ async fn invalid_files_are_reported_and_running_plugins_continue() {
     scene
         .wait_for_refusal("does not begin with the WebAssembly magic number")
         .await;
-    scene.publish(1..=5).await;
-    scene.wait_for_checkpoint(5).await;
+    scene.project(1..=5).await;
     scene.place("evolving.wasm", &evolving::version(b'c'));
     scene.wait_for_refusal("would become integer").await;
     scene.place("other.wasm", &evolving::version(b'i'));
@@ -129,11 +126,7 @@ async fn invalid_files_are_reported_and_running_plugins_continue() {
     fs::remove_dir(scene.file("folder.wasm")).unwrap();
     fs::remove_file(scene.file("other.wasm")).unwrap();
     scene.place("evolving.wasm", &evolving::version(b'a'));
-    scene
-        .wait("nothing is refused", |scene| {
-            scene.lifecycle().load_failures().is_empty()
-        })
-        .await;
+    scene.wait_for_no_failure().await;
     assert_eq!(scene.status("evolve").unwrap().version, "1.0.0");
     scene.close().await;
     scene.sound();
@@ -144,8 +137,7 @@ async fn a_deleted_file_pauses_its_plugin_and_a_deleted_directory_does_not() {
     let mut scene = Scene::start().await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_version("1.0.0").await;
-    scene.publish(1..=5).await;
-    scene.wait_for_checkpoint(5).await;
+    scene.project(1..=5).await;
     fs::remove_file(scene.file("evolving.wasm")).unwrap();
     scene.wait_for_state(ProjectionState::Paused).await;
     scene.publish(6..=10).await;
@@ -154,14 +146,9 @@ async fn a_deleted_file_pauses_its_plugin_and_a_deleted_directory_does_not() {
     let aside = scene.plugin_dir.path().with_extension("aside");
     fs::rename(scene.plugin_dir.path(), &aside).unwrap();
     scene.wait_for_refusal("cannot be read").await;
-    scene.publish(11..=15).await;
-    scene.wait_for_checkpoint(15).await;
+    scene.project(11..=15).await;
     fs::rename(&aside, scene.plugin_dir.path()).unwrap();
-    scene
-        .wait("nothing is refused", |scene| {
-            scene.lifecycle().load_failures().is_empty()
-        })
-        .await;
+    scene.wait_for_no_failure().await;
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["15"]);
     scene.close().await;
     scene.sound();
@@ -174,11 +161,7 @@ async fn a_returned_file_does_not_resume_a_plugin_that_an_operator_paused() {
     scene.wait_for_version("1.0.0").await;
     // The actor of the pause decides, not the text of the reason.
     let reason = "its file evolving.wasm was removed by me";
-    scene
-        .lifecycle()
-        .pause("evolving", reason, &operator())
-        .await
-        .unwrap();
+    scene.pause(reason).await;
     scene.wait_for_state(ProjectionState::Paused).await;
     // The failure of another file shows that the watcher has processed the removal and the return.
     scene.place("junk.wasm", b"junk");
@@ -186,15 +169,11 @@ async fn a_returned_file_does_not_resume_a_plugin_that_an_operator_paused() {
     scene.wait("the junk is rejected", failed).await;
     fs::remove_file(scene.file("evolving.wasm")).unwrap();
     fs::remove_file(scene.file("junk.wasm")).unwrap();
-    scene
-        .wait("the removal is processed", |scene| {
-            scene.lifecycle().load_failures().is_empty()
-        })
-        .await;
+    scene.wait_for_no_failure().await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.place("junk.wasm", b"junk");
     scene.wait("the junk is rejected again", failed).await;
-    let view = scene.lifecycle().show("evolving").await.unwrap();
+    let view = scene.show().await;
     assert_eq!(view.paused.as_deref(), Some(reason));
     assert_eq!(scene.status("evolve").unwrap().state, ProjectionState::Paused);
     scene.close().await;
@@ -209,8 +188,7 @@ async fn ten_thousand_files_do_not_delay_a_plugin() {
     }
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_version("1.0.0").await;
-    scene.publish(1..=5).await;
-    scene.wait_for_checkpoint(5).await;
+    scene.project(1..=5).await;
     // The number of remembered load failures is bounded.
     assert!(scene.lifecycle().load_failures().len() <= 1_000);
     scene.close().await;
@@ -221,11 +199,7 @@ async fn the_file_of_a_removed_plugin_does_not_install_it_again() {
     let mut scene = Scene::start().await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_version("1.0.0").await;
-    scene
-        .lifecycle()
-        .remove("evolving", false, &operator())
-        .await
-        .unwrap();
+    scene.remove(false).await;
     scene.close().await;
     scene.open().await;
     scene.wait_for_scans(2).await;
@@ -233,9 +207,11 @@ async fn the_file_of_a_removed_plugin_does_not_install_it_again() {
     // Another version is installed, and so is the same file after it was removed and placed again.
     fs::remove_file(scene.file("evolving.wasm")).unwrap();
     scene
-        .wait("the file is forgotten", |scene| {
-            scene.query("SELECT count(*) FROM _lantern_plugin_file") == ["0"]
-        })
+        .wait_for_result(
+            "the file is forgotten",
+            "SELECT count(*) FROM _lantern_plugin_file",
+            "0",
+        )
         .await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_version("1.0.0").await;
@@ -247,8 +223,7 @@ async fn a_file_that_appears_during_a_rebuild_waits_for_its_end() {
     let mut scene = Scene::start().await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_version("1.0.0").await;
-    scene.publish(1..=3_000).await;
-    scene.wait_for_checkpoint(3_000).await;
+    scene.project(1..=3_000).await;
     // The rebuild would take five minutes: longer than any machine needs to detect and compile the file.
     let slow = lantern_lifecycle::RebuildRequest {
         rate: Some(10),
@@ -267,11 +242,7 @@ async fn a_file_that_appears_during_a_rebuild_waits_for_its_end() {
         .await
         .unwrap();
     scene.wait_for_version("1.0.1").await;
-    scene
-        .wait("nothing is refused", |scene| {
-            scene.lifecycle().load_failures().is_empty()
-        })
-        .await;
+    scene.wait_for_no_failure().await;
     scene.close().await;
     scene.sound();
 }
@@ -297,8 +268,7 @@ async fn a_file_behind_links_is_swapped_when_a_link_changes() {
     scene.wait_for_version("1.0.0").await;
     link("..2", "..data");
     scene.wait_for_version("1.0.1").await;
-    scene.publish(1..=5).await;
-    scene.wait_for_checkpoint(5).await;
+    scene.project(1..=5).await;
     assert_eq!(scene.query("SELECT DISTINCT note FROM evolved"), ["i"]);
     scene.close().await;
     scene.sound();

@@ -1,7 +1,8 @@
 //! Tests erasure of a person's data: rows, dead letters and messages are deleted, nothing restores them, and the checks
 //! pass.
 
-use lantern_lifecycle::{ForgetReport, ForgetRequest, RebuildRequest};
+use lantern_lifecycle::{ForgetRequest, RebuildRequest};
+use lantern_model::results::forget::ForgetReport;
 use lantern_plugin::Digest;
 use lantern_store::OpenDeadLetterFilter;
 use lantern_store::forget::ForgetQuery;
@@ -33,7 +34,7 @@ fn outstanding() -> ForgetRequest {
 impl Scene {
     async fn forget(&self, request: ForgetRequest) -> ForgetReport {
         let report = self.lifecycle().forget(request, &operator()).await.unwrap();
-        described("ForgetReport", &views::forget_report(report.clone()));
+        described("ForgetReport", &report);
         report
     }
 
@@ -80,19 +81,22 @@ async fn erased_rows_and_messages_are_not_restored_by_rebuild_and_reprojection()
         })
         .await;
     assert_eq!(
-        (planned.messages, planned.streams[0].deleted),
+        (planned.messages, planned.streams[0].messages_deleted),
         (2, 2),
         "{planned:?}"
     );
-    assert_eq!((planned.tables[0].matching, planned.tables[0].removed), (2, 2));
+    assert_eq!(
+        (planned.tables[0].rows_matching, planned.tables[0].rows_removed),
+        (2, 2)
+    );
     assert_eq!(rebuild_loss::state(&scene), before);
     assert_eq!(scene.held("EVOLVE").await, 21);
 
     // The second message is the last one of the stream, and the checkpoint.
     let done = scene.forget(erase("n", "7")).await;
-    assert_eq!((done.messages, done.tables[0].removed), (2, 2), "{done:?}");
+    assert_eq!((done.messages, done.tables[0].rows_removed), (2, 2), "{done:?}");
     assert_eq!(
-        (done.streams[0].deleted, done.streams[0].left),
+        (done.streams[0].messages_deleted, done.streams[0].messages_left),
         (2, 0),
         "{done:?}"
     );
@@ -101,8 +105,7 @@ async fn erased_rows_and_messages_are_not_restored_by_rebuild_and_reprojection()
     assert_eq!(scene.sevens(), Vec::<String>::new());
     scene.clean().await;
 
-    let rebuilt = scene.rebuild(RebuildRequest::default()).await.unwrap();
-    assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
+    scene.rebuilt(RebuildRequest::default()).await;
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["19"]);
     scene.clean().await;
     // Another version reprocesses the messages of the first one.
@@ -115,8 +118,7 @@ async fn erased_rows_and_messages_are_not_restored_by_rebuild_and_reprojection()
     assert_eq!(scene.query("SELECT count(*) FROM evolved WHERE n > 1000"), ["19"]);
     assert_eq!(scene.sevens(), Vec::<String>::new());
     scene.clean().await;
-    let rebuilt = scene.rebuild(RebuildRequest::default()).await.unwrap();
-    assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
+    scene.rebuilt(RebuildRequest::default()).await;
     scene.clean().await;
 
     // A repeated erasure finds nothing. Later messages are projected.
@@ -173,41 +175,37 @@ async fn messages_that_a_stream_does_not_delete_are_reported_and_not_projected_a
     let context = scene.server.jetstream().await;
     context.delete_stream("EVOLVE").await.unwrap();
     let config = async_nats::jetstream::stream::Config {
-        name: "EVOLVE".into(),
-        subjects: vec!["evolve.>".into()],
         deny_delete: true,
-        ..Default::default()
+        ..crate::nats::stream("EVOLVE", "evolve.>")
     };
     context.create_stream(config).await.unwrap();
     scene.swap(b'a').await.unwrap();
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    scene.project(1..=10).await;
     let done = scene.forget(erase("n", "7")).await;
     let stream = &done.streams[0];
-    assert_eq!((stream.deleted, stream.left), (0, 1), "{done:?}");
+    assert_eq!(
+        (stream.messages_deleted, stream.messages_left),
+        (0, 1),
+        "{done:?}"
+    );
     assert!(
         stream.reason.is_some() && stream.remedy.as_ref().unwrap().contains("EVOLVE"),
         "{done:?}"
     );
     assert_eq!(scene.held("EVOLVE").await, 10);
     scene.clean().await;
-    let rebuilt = scene.rebuild(RebuildRequest::default()).await.unwrap();
-    assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
+    scene.rebuilt(RebuildRequest::default()).await;
     assert_eq!(scene.sevens(), Vec::<String>::new());
     scene.clean().await;
     // This holds even after the plugin is removed with all its data and installed again.
-    scene
-        .lifecycle()
-        .remove("evolving", true, &operator())
-        .await
-        .unwrap();
+    scene.remove(true).await;
     scene.swap(b'a').await.unwrap();
     scene.wait_for_checkpoint(10).await;
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["9"]);
     assert_eq!(scene.sevens(), Vec::<String>::new());
     scene.clean().await;
     // Once the message is purged, nothing is outstanding.
-    assert_eq!(scene.forget(outstanding()).await.streams[0].left, 1);
+    assert_eq!(scene.forget(outstanding()).await.streams[0].messages_left, 1);
     context
         .get_stream("EVOLVE")
         .await
@@ -216,7 +214,7 @@ async fn messages_that_a_stream_does_not_delete_are_reported_and_not_projected_a
         .sequence(8)
         .await
         .unwrap();
-    assert_eq!(scene.forget(outstanding()).await.streams[0].gone, 1);
+    assert_eq!(scene.forget(outstanding()).await.streams[0].messages_gone, 1);
     assert_eq!(scene.forget(outstanding()).await.streams, []);
     scene.close().await;
 }
@@ -225,13 +223,8 @@ async fn messages_that_a_stream_does_not_delete_are_reported_and_not_projected_a
 async fn a_waiting_message_with_the_value_is_rejected_and_a_later_one_is_stored() {
     let mut scene = Scene::start().await;
     let first: Digest = scene.swap(b'a').await.unwrap().digest;
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
-    scene
-        .lifecycle()
-        .pause("evolving", "a test", &operator())
-        .await
-        .unwrap();
+    scene.project(1..=10).await;
+    scene.pause("a test").await;
     scene.wait_for_state(ProjectionState::Paused).await;
     scene.publish([7, 11]).await;
     assert_eq!(scene.forget(erase("n", "7")).await.messages, 1);
@@ -239,15 +232,14 @@ async fn a_waiting_message_with_the_value_is_rejected_and_a_later_one_is_stored(
     // The state after a crash: the erasure was not repeated, and the pending message in the stream is older than it.
     scene.close().await;
     scene.open().await;
-    scene.lifecycle().resume("evolving", &operator()).await.unwrap();
+    scene.resume().await;
     scene.wait_for_checkpoint(13).await;
     assert_eq!(scene.sevens(), ["13"]);
     scene.clean().await;
     let done = scene.forget(outstanding()).await;
-    assert_eq!(done.streams[0].deleted, 1, "{done:?}");
+    assert_eq!(done.streams[0].messages_deleted, 1, "{done:?}");
     scene.clean().await;
-    let rebuilt = scene.rebuild(RebuildRequest::default()).await.unwrap();
-    assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
+    scene.rebuilt(RebuildRequest::default()).await;
     assert_eq!(scene.sevens(), ["13"]);
     scene
         .lifecycle()
@@ -300,7 +292,7 @@ async fn older_messages_do_not_restore_an_erased_merged_row() {
             .unwrap();
         scene.wait_for_rebuild(id).await.unwrap()
     };
-    assert_eq!(run(&scene).await.state, "done");
+    assert_eq!(run(&scene).await.state, RebuildState::Done);
     let done = scene.forget(erase("pc_id", WHO)).await;
     assert_eq!(done.messages, 20, "{done:?}");
     assert_eq!(done.kept_tables, ["executions"]);
@@ -313,14 +305,14 @@ async fn older_messages_do_not_restore_an_erased_merged_row() {
     );
 
     let rebuilt = run(&scene).await;
-    assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
+    assert_eq!(rebuilt.state, RebuildState::Done, "{rebuilt:?}");
     assert_eq!(rows(&scene, "true"), ["20"]);
     assert_eq!(rows(&scene, &format!("pc_id = '{WHO}'")), ["0"]);
     scene.sound();
     // The rebuild found the starts by the value; now they are deleted as well.
     let events = scene.held("EVENTS").await;
     let done = scene.forget(outstanding()).await;
-    assert_eq!(done.streams[0].deleted, 20, "{done:?}");
+    assert_eq!(done.streams[0].messages_deleted, 20, "{done:?}");
     assert_eq!(scene.held("EVENTS").await, events - 20);
     scene.clean().await;
     scene.close().await;
@@ -337,7 +329,7 @@ async fn merging_tables_are_rebuilt_without_the_erased_messages() {
         let done = scene.forget(erase("n", erased)).await;
         assert_eq!(done.streams[0].deleted, 1, "{done:?}");
         let rebuilt = scene.rebuild(RebuildRequest::default()).await.unwrap();
-        assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
+        assert_eq!(rebuilt.state, RebuildState::Done, "{rebuilt:?}");
         assert_eq!(
             scene.query("SELECT kind, total FROM totals ORDER BY kind"),
             totals

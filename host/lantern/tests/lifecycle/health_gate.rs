@@ -45,14 +45,7 @@ async fn a_new_version_retries_dead_letters_first() {
         .await
         .unwrap();
     assert_eq!((again.tried, again.resolved), (4, 0));
-    assert_eq!(
-        scene
-            .lifecycle()
-            .discard_dead_letters(filter, &operator())
-            .await
-            .unwrap(),
-        4
-    );
+    assert_eq!(scene.discard(filter).await, 4);
     scene
         .wait("the count", |scene| {
             scene.status("evolve").unwrap().dead_letters == 0
@@ -70,10 +63,8 @@ async fn a_version_whose_consumer_the_broker_rejects_is_rolled_back() {
     context.delete_stream("EVOLVE_MORE").await.unwrap();
     let stream = context
         .create_stream(async_nats::jetstream::stream::Config {
-            name: "EVOLVE_MORE".into(),
-            subjects: vec!["more.>".into()],
             max_consumers: 1,
-            ..Default::default()
+            ..crate::nats::stream("EVOLVE_MORE", "more.>")
         })
         .await
         .unwrap();
@@ -85,8 +76,7 @@ async fn a_version_whose_consumer_the_broker_rejects_is_rolled_back() {
         .await
         .unwrap();
     scene.swap(b'a').await.unwrap();
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    scene.project(1..=10).await;
     scene.swap(b'h').await.unwrap();
     scene
         .wait("the version before runs", |scene| {
@@ -98,8 +88,7 @@ async fn a_version_whose_consumer_the_broker_rejects_is_rolled_back() {
         refusals[0].reason.contains("it cannot read source more") && refusals[0].reason.contains("(10026)"),
         "{refusals:?}"
     );
-    scene.publish(11..=20).await;
-    scene.wait_for_checkpoint(20).await;
+    scene.project(11..=20).await;
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["20"]);
     scene.close().await;
     scene.sound();
@@ -107,10 +96,7 @@ async fn a_version_whose_consumer_the_broker_rejects_is_rolled_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_that_rejects_more_is_rolled_back_without_loss() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=100).await;
-    scene.wait_for_checkpoint(100).await;
+    let mut scene = Scene::running(b'a', 100).await;
     for bad in [b'd', b'g'] {
         let bad = scene.swap(bad).await.unwrap();
         let from = scene.status("evolve").unwrap().checkpoint;
@@ -127,14 +113,14 @@ async fn a_version_that_rejects_more_is_rolled_back_without_loss() {
             })
             .await;
         scene
-            .wait("it is said", |scene| {
+            .wait("the failure is reported", |scene| {
                 let refusals = scene.lifecycle().load_failures();
                 refusals
                     .iter()
                     .any(|refusal| refusal.reason.contains("rolled back to 1.0.0"))
             })
             .await;
-        let view = scene.lifecycle().show("evolving").await.unwrap();
+        let view = scene.show().await;
         let version = view
             .versions
             .iter()
@@ -157,10 +143,7 @@ async fn a_version_that_rejects_more_is_rolled_back_without_loss() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_settings_does_not_end_the_health_gate() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=100).await;
-    scene.wait_for_checkpoint(100).await;
+    let mut scene = Scene::running(b'a', 100).await;
     scene.swap(b'd').await.unwrap();
     let changes = vec![("dead_letters.max".to_owned(), "500".to_owned())];
     scene
@@ -176,9 +159,7 @@ async fn a_change_of_settings_does_not_end_the_health_gate() {
         .await;
     scene.wait_for_checkpoint(200).await;
     scene
-        .wait("all rows", |scene| {
-            scene.query("SELECT count(*) FROM evolved") == ["200"]
-        })
+        .wait_for_result("all rows", "SELECT count(*) FROM evolved", "200")
         .await;
     scene.close().await;
     scene.sound();

@@ -87,7 +87,7 @@ async fn reads_and_pauses_do_not_wait_for_a_retry_of_dead_letters() {
             scene.status("evolve").unwrap().lag == Some(10)
         })
         .await;
-    scene.lifecycle().resume("evolving", &operator()).await.unwrap();
+    scene.resume().await;
     scene.wait_for_checkpoint(LETTERS + 10).await;
     assert_eq!(scene.status("evolve").unwrap().version, "1.10.0");
     scene.close().await;
@@ -132,11 +132,7 @@ async fn the_retry_of_a_version_ends_when_another_one_is_active() {
 async fn a_pause_survives_activations() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
-    scene
-        .lifecycle()
-        .pause("evolving", "maintenance", &operator())
-        .await
-        .unwrap();
+    scene.pause("maintenance").await;
     let swapped = scene.swap(b'i').await.unwrap();
     assert_eq!(swapped.state, VersionState::Paused);
     scene.wait_for_state(ProjectionState::Paused).await;
@@ -144,11 +140,7 @@ async fn a_pause_survives_activations() {
     scene.open().await;
     scene.wait_for_state(ProjectionState::Paused).await;
     // A removed plugin leaves no pause behind.
-    scene
-        .lifecycle()
-        .remove("evolving", true, &operator())
-        .await
-        .unwrap();
+    scene.remove(true).await;
     scene.publish(1..=10).await;
     assert_eq!(scene.swap(b'a').await.unwrap().state, VersionState::Active);
     scene.wait_for_checkpoint(10).await;
@@ -179,7 +171,7 @@ async fn an_installation_with_activation_loads_the_component_once() {
         .map(|difference| difference.change.as_str())
         .collect();
     assert!(added.iter().any(|words| words.contains("extra")), "{added:?}");
-    let view = scene.lifecycle().show("evolving").await.unwrap();
+    let view = scene.show().await;
     assert_eq!(view.active, Some(installed.digest.to_string()));
     assert_eq!(view.previous, installed.from);
 
@@ -214,7 +206,7 @@ async fn a_version_that_cannot_be_activated_stays_installed() {
     };
     assert_eq!(version, "2.0.0");
     assert!(matches!(source, LifecycleError::Tables(_)), "{source}");
-    let view = scene.lifecycle().show("evolving").await.unwrap();
+    let view = scene.show().await;
     assert_eq!(view.active, Some(first.digest.to_string()));
     assert_eq!(view.versions.len(), 2);
     let error = scene

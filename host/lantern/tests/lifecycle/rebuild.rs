@@ -1,24 +1,32 @@
 //! Tests rebuilds, which fill new tables in the background.
 
-use lantern_lifecycle::{RebuildRequest, RebuildView};
+use lantern_lifecycle::RebuildRequest;
+use lantern_model::results::rebuild::Rebuild;
 use lantern_store::RebuildId;
 
 use super::*;
 
 impl Scene {
-    pub(super) async fn rebuild(&self, request: RebuildRequest) -> Result<RebuildView, LifecycleError> {
+    pub(super) async fn rebuild(&self, request: RebuildRequest) -> Result<Rebuild, LifecycleError> {
         let id = self.lifecycle().rebuild("evolving", request, &operator()).await?;
         self.wait_for_rebuild(id).await
     }
 
+    /// Rebuilds the tables and expects that the new ones replace them.
+    pub(super) async fn rebuilt(&self, request: RebuildRequest) -> Rebuild {
+        let ended = self.rebuild(request).await.unwrap();
+        assert_eq!(ended.state, RebuildState::Done, "{ended:?}");
+        ended
+    }
+
     /// Waits until the rebuild ends, in any state.
-    pub(super) async fn wait_for_rebuild(&self, id: RebuildId) -> Result<RebuildView, LifecycleError> {
+    pub(super) async fn wait_for_rebuild(&self, id: RebuildId) -> Result<Rebuild, LifecycleError> {
         let deadline = Instant::now() + LIMIT;
         loop {
             let all = self.lifecycle().rebuilds().await?;
-            let view = all.into_iter().find(|view| view.id == id).unwrap();
-            described("Rebuild", &views::rebuild(view.clone()));
-            if view.state != "running" {
+            let view = all.into_iter().find(|view| view.id == id.0).unwrap();
+            described("Rebuild", &view);
+            if view.state != RebuildState::Running {
                 return Ok(view);
             }
             assert!(Instant::now() < deadline, "the rebuild does not end: {view:?}");
@@ -99,8 +107,7 @@ async fn a_rebuild_with_the_same_version_yields_an_identical_table() {
         scene.dump(),
         scene.query("SELECT messages, projected, dead, rows FROM _lantern_ledger"),
     );
-    let done = scene.rebuild(RebuildRequest::default()).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    scene.rebuilt(RebuildRequest::default()).await;
     scene.same_as(&before);
     assert_eq!(
         scene.query("SELECT messages, projected, dead, rows FROM _lantern_ledger"),
@@ -119,10 +126,7 @@ async fn a_rebuild_with_the_same_version_yields_an_identical_table() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rebuild_under_load_serves_the_old_table_until_the_new_one_is_ready() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=10_000).await;
-    scene.wait_for_checkpoint(10_000).await;
+    let mut scene = Scene::running(b'a', 10_000).await;
     let rebuilding = async { scene.rebuild(RebuildRequest::default()).await.unwrap() };
     let publishing = async {
         for round in 0..20 {
@@ -132,7 +136,7 @@ async fn a_rebuild_under_load_serves_the_old_table_until_the_new_one_is_ready() 
         }
     };
     let (done, ()) = tokio::join!(rebuilding, publishing);
-    assert_eq!(done.state, "done", "{done:?}");
+    assert_eq!(done.state, RebuildState::Done, "{done:?}");
     scene.wait_for_rows(15_000).await;
     assert_eq!(
         scene.query("SELECT count(DISTINCT n), min(n), max(n) FROM evolved"),
@@ -144,10 +148,7 @@ async fn a_rebuild_under_load_serves_the_old_table_until_the_new_one_is_ready() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rebuild_changes_the_declaration_of_a_table() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=100).await;
-    scene.wait_for_checkpoint(100).await;
+    let mut scene = Scene::running(b'a', 100).await;
     let refused = scene.swap(b'c').await.unwrap_err();
     assert!(matches!(refused, LifecycleError::Tables(_)), "{refused}");
     let digest = lantern_plugin::Digest::of(&evolving::version(b'c')).to_string();
@@ -155,15 +156,14 @@ async fn a_rebuild_changes_the_declaration_of_a_table() {
         digest: Some(digest.clone()),
         ..RebuildRequest::default()
     };
-    let done = scene.rebuild(request).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    scene.rebuilt(request).await;
     assert_eq!(
         scene.query("SELECT count(*), sum(note = n), min(typeof(note)) FROM evolved"),
         ["100|100|integer"]
     );
     scene.publish(101..=110).await;
     scene.wait_for_rows(110).await;
-    let view = scene.lifecycle().show("evolving").await.unwrap();
+    let view = scene.show().await;
     assert_eq!(view.active, Some(digest));
     // The way back is a rebuild as well; a plain rollback is rejected.
     let refused = scene
@@ -203,8 +203,7 @@ async fn a_rebuild_keeps_rows_whose_messages_are_gone() {
         carry_over: true,
         ..RebuildRequest::default()
     };
-    let done = scene.rebuild(request).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    scene.rebuilt(request).await;
     scene.same_as(&before);
     scene.close().await;
     scene.sound();
@@ -212,17 +211,13 @@ async fn a_rebuild_keeps_rows_whose_messages_are_gone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_range_can_be_rebuilt_with_another_version() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=100).await;
-    scene.wait_for_checkpoint(100).await;
+    let mut scene = Scene::running(b'a', 100).await;
     scene.swap(b'i').await.unwrap();
     let request = RebuildRequest {
         from_sequence: Some(51),
         ..RebuildRequest::default()
     };
-    let done = scene.rebuild(request).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    scene.rebuilt(request).await;
     assert_eq!(
         scene.query("SELECT note, min(n), max(n), count(*) FROM evolved GROUP BY note ORDER BY 2"),
         ["a|1|50|50", "i|51|100|50"]
@@ -246,10 +241,7 @@ async fn a_range_can_be_rebuilt_with_another_version() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rebuild_resumes_after_a_restart_and_can_be_cancelled() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=20_000).await;
-    scene.wait_for_checkpoint(20_000).await;
+    let mut scene = Scene::running(b'a', 20_000).await;
     let before = scene.dump();
     let slow = RebuildRequest {
         rate: Some(5_000),
@@ -273,9 +265,7 @@ async fn a_rebuild_resumes_after_a_restart_and_can_be_cancelled() {
     assert_ne!(scene.query("SELECT count(*) FROM \"evolved#1\""), ["0"]);
     scene.open().await;
     scene
-        .wait("the end", |scene| {
-            scene.query("SELECT state FROM _lantern_rebuild") == ["done"]
-        })
+        .wait_for_result("the end", "SELECT state FROM _lantern_rebuild", "done")
         .await;
     scene.same_as(&before);
     scene.wait_until_swept().await;

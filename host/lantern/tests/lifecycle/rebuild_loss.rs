@@ -83,18 +83,14 @@ impl Scene {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_merging_table_is_not_rebuilt_from_a_part_of_its_messages() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'j').await.unwrap();
-    scene.publish(1..=1_000).await;
-    scene.wait_for_checkpoint(1_000).await;
+    let mut scene = Scene::running(b'j', 1_000).await;
     let totals = ["even|250500", "odd|250000"];
     assert_eq!(
         scene.query("SELECT kind, total FROM totals ORDER BY kind"),
         totals
     );
     // Without loss, the rebuild succeeds.
-    let done = scene.rebuild(RebuildRequest::default()).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    scene.rebuilt(RebuildRequest::default()).await;
     assert_eq!(
         scene.query("SELECT kind, total FROM totals ORDER BY kind"),
         totals
@@ -134,7 +130,7 @@ async fn a_rebuild_that_would_reject_messages_needs_consent() {
         .unwrap();
     let before = state(&scene);
     let ended = scene.rebuild(by(b'a')).await.unwrap();
-    assert_eq!(ended.state, "failed", "{ended:?}");
+    assert_eq!(ended.state, RebuildState::Failed, "{ended:?}");
     let reason = format!("{ended:?}");
     assert!(
         reason.contains(
@@ -148,7 +144,7 @@ async fn a_rebuild_that_would_reject_messages_needs_consent() {
         ..by(b'a')
     };
     let ended = scene.rebuild(consent).await.unwrap();
-    assert_eq!(ended.state, "done", "{ended:?}");
+    assert_eq!(ended.state, RebuildState::Done, "{ended:?}");
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["30"]);
     scene.close().await;
     scene.sound();
@@ -179,9 +175,11 @@ async fn executions_keep_their_versions() {
     }
     let complete: Vec<String> = (1..=300).map(|n| format!("r{n:03}|1.0.0|0")).collect();
     scene
-        .wait("all executions", |scene| {
-            scene.query("SELECT count(*) FROM execution_results WHERE exit_code IS NOT NULL") == ["300"]
-        })
+        .wait_for_result(
+            "all executions",
+            "SELECT count(*) FROM execution_results WHERE exit_code IS NOT NULL",
+            "300",
+        )
         .await;
     // The two streams are read concurrently, so a result may arrive before its start.
     scene
@@ -198,7 +196,7 @@ async fn executions_keep_their_versions() {
         .await
         .unwrap();
     let done = scene.wait_for_rebuild(id).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    assert_eq!(done.state, RebuildState::Done, "{done:?}");
     assert_eq!(rows(&scene), complete);
 
     scene.stream("EVENTS").await.purge().await.unwrap();
@@ -220,21 +218,17 @@ async fn executions_keep_their_versions() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn individually_deleted_messages_are_detected() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=100).await;
-    scene.wait_for_checkpoint(100).await;
+    let mut scene = Scene::running(b'a', 100).await;
     let before = scene.dump();
     scene.stream("EVOLVE").await.delete_message(50).await.unwrap();
     for request in [RebuildRequest::default(), carry_over(), from(50)] {
         scene.refuses(request, &["deleted", "--from"]).await;
     }
-    let done = scene.rebuild(from(51)).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    let done = scene.rebuilt(from(51)).await;
     scene.same_as(&before);
     let outcome = done.outcome.unwrap();
     assert_eq!(
-        (outcome.messages, outcome.carried_over, outcome.left_out),
+        (outcome.messages, outcome.rows_carried_over, outcome.rows_lost),
         (50, 50, 0)
     );
     scene.close().await;
@@ -243,10 +237,7 @@ async fn individually_deleted_messages_are_detected() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_carried_over_completely_or_not_at_all() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'b').await.unwrap();
-    scene.publish(1..=1_000).await;
-    scene.wait_for_checkpoint(1_000).await;
+    let mut scene = Scene::running(b'b', 1_000).await;
     scene.stream("EVOLVE").await.purge().sequence(501).await.unwrap();
     for (letter, words) in [
         // A new column that is not nullable.
@@ -277,8 +268,7 @@ async fn rows_are_carried_over_completely_or_not_at_all() {
             .await;
     }
     let before = scene.dump();
-    let done = scene.rebuild(carry_over()).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    scene.rebuilt(carry_over()).await;
     scene.same_as(&before);
     scene.close().await;
     scene.sound();
@@ -286,10 +276,7 @@ async fn rows_are_carried_over_completely_or_not_at_all() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_difference_that_nothing_explains_keeps_the_tables_in_use() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=100).await;
-    scene.wait_for_checkpoint(100).await;
+    let mut scene = Scene::running(b'a', 100).await;
     let connection = rusqlite::Connection::open(scene.dir.path().join("lantern.db")).unwrap();
     connection.busy_timeout(LIMIT).unwrap();
     connection
@@ -297,7 +284,7 @@ async fn a_difference_that_nothing_explains_keeps_the_tables_in_use() {
         .unwrap();
     let before = state(&scene);
     let failed = scene.rebuild(RebuildRequest::default()).await.unwrap();
-    assert_eq!(failed.state, "failed", "{failed:?}");
+    assert_eq!(failed.state, RebuildState::Failed, "{failed:?}");
     let reason = failed.reason.unwrap();
     for words in [
         "table evolved, column note: total 106 before, 100 after",
@@ -313,8 +300,7 @@ async fn a_difference_that_nothing_explains_keeps_the_tables_in_use() {
         accept_differences: true,
         ..RebuildRequest::default()
     };
-    let done = scene.rebuild(request).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    let done = scene.rebuilt(request).await;
     assert_eq!(done.outcome.unwrap().accepted.len(), 1);
     assert_eq!(scene.query("SELECT DISTINCT note FROM evolved"), ["a"]);
     scene.close().await;
@@ -337,21 +323,15 @@ async fn a_discarded_dead_letter_stays_discarded() {
             id: Some(id[0].parse().unwrap()),
             ..OpenDeadLetterFilter::default()
         };
-        let count = scene
-            .lifecycle()
-            .discard_dead_letters(filter, &operator())
-            .await
-            .unwrap();
+        let count = scene.discard(filter).await;
         assert_eq!(count, 1);
     }
     assert_eq!(discarded(&scene), ["2|discarded", "3|discarded", "4|open"]);
-    let done = scene.rebuild(RebuildRequest::default()).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    scene.rebuilt(RebuildRequest::default()).await;
     assert_eq!(discarded(&scene), ["2|discarded", "3|discarded", "4|open"]);
     // A version that can project one of them has resolved it.
     scene.install_only(b'e').await;
-    let done = scene.rebuild(by(b'e')).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    scene.rebuilt(by(b'e')).await;
     assert_eq!(discarded(&scene), ["2|discarded", "3|resolved", "4|open"]);
     assert_eq!(scene.query("SELECT n FROM evolved ORDER BY n"), ["1", "3"]);
     scene.close().await;
@@ -360,22 +340,21 @@ async fn a_discarded_dead_letter_stays_discarded() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_the_version_does_not_declare_stays_until_it_is_dropped_on_request() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'j').await.unwrap();
-    scene.publish(1..=100).await;
-    scene.wait_for_checkpoint(100).await;
+    let mut scene = Scene::running(b'j', 100).await;
     let totals = scene.query("SELECT * FROM totals ORDER BY kind");
     scene.install_only(b'a').await;
-    let done = scene.rebuild(by(b'a')).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    let done = scene.rebuilt(by(b'a')).await;
     assert_eq!(scene.query("SELECT * FROM totals ORDER BY kind"), totals);
-    let changes = |view: &lantern_lifecycle::RebuildView| -> Vec<String> {
+    let changes = |view: &lantern_model::results::rebuild::Rebuild| -> Vec<String> {
         let tables = view.outcome.iter().flat_map(|outcome| &outcome.tables);
         tables
             .map(|table| {
                 format!(
                     "{} {} {} {}",
-                    table.table, table.change, table.rows_before, table.rows_after
+                    table.table,
+                    table.change.as_str(),
+                    table.rows_before,
+                    table.rows_after
                 )
             })
             .collect()
@@ -388,10 +367,9 @@ async fn a_table_that_the_version_does_not_declare_stays_until_it_is_dropped_on_
         from_sequence: Some(51),
         ..RebuildRequest::default()
     };
-    let done = scene.rebuild(request).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    let done = scene.rebuilt(request).await;
     assert_eq!(changes(&done), ["evolved rebuilt 100 100", "totals dropped 2 0"]);
-    assert_eq!(done.outcome.unwrap().left_out, 2);
+    assert_eq!(done.outcome.unwrap().rows_lost, 2);
     scene.wait_until_swept().await;
     assert_eq!(scene.query("SELECT name FROM _lantern_table"), ["evolved"]);
     scene.close().await;
@@ -400,19 +378,14 @@ async fn a_table_that_the_version_does_not_declare_stays_until_it_is_dropped_on_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kept_range_does_not_count_rows_of_a_dropped_table() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'j').await.unwrap();
-    scene.publish(1..=60).await;
-    scene.wait_for_checkpoint(60).await;
+    let mut scene = Scene::running(b'j', 60).await;
     scene.swap(b'i').await.unwrap();
-    scene.publish(61..=100).await;
-    scene.wait_for_checkpoint(100).await;
+    scene.project(61..=100).await;
     let request = RebuildRequest {
         drop_undeclared: true,
         ..from(61)
     };
-    let done = scene.rebuild(request).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    scene.rebuilt(request).await;
     assert_eq!(
         scene.query("SELECT note, count(*) FROM evolved GROUP BY note ORDER BY note"),
         ["i|40", "j|60"]
@@ -427,10 +400,7 @@ async fn a_kept_range_does_not_count_rows_of_a_dropped_table() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rebuild_from_after_the_end_is_rejected() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    let mut scene = Scene::running(b'a', 10).await;
     let later = RebuildRequest {
         from_time: Some("2100-01-01T00:00:00Z".into()),
         ..RebuildRequest::default()
@@ -440,8 +410,7 @@ async fn a_rebuild_from_after_the_end_is_rejected() {
             .refuses(request, &["nothing to rebuild", "ends at sequence 10"])
             .await;
     }
-    let done = scene.rebuild(from(10)).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    let done = scene.rebuilt(from(10)).await;
     assert_eq!(done.outcome.unwrap().messages, 1);
     scene.close().await;
     scene.sound();
@@ -449,22 +418,14 @@ async fn a_rebuild_from_after_the_end_is_rejected() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_plugin_is_rebuilt_up_to_its_checkpoint_and_resumes_there() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'j').await.unwrap();
-    scene.publish(1..=100).await;
-    scene.wait_for_checkpoint(100).await;
-    scene
-        .lifecycle()
-        .pause("evolving", "a test", &operator())
-        .await
-        .unwrap();
+    let mut scene = Scene::running(b'j', 100).await;
+    scene.pause("a test").await;
     scene.wait_for_state(ProjectionState::Paused).await;
     scene.publish(101..=200).await;
     let before = state(&scene);
-    let done = scene.rebuild(RebuildRequest::default()).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    scene.rebuilt(RebuildRequest::default()).await;
     assert_eq!(state(&scene), before);
-    scene.lifecycle().resume("evolving", &operator()).await.unwrap();
+    scene.resume().await;
     scene.wait_for_rows(200).await;
     assert_eq!(
         scene.query("SELECT kind, total FROM totals ORDER BY kind"),

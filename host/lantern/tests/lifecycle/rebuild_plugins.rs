@@ -172,13 +172,7 @@ impl Round {
                 subjects,
                 ..Default::default()
             };
-            scene
-                .server
-                .jetstream()
-                .await
-                .create_stream(config)
-                .await
-                .unwrap();
+            scene.server.create_stream(config).await;
             streams.push(Stream {
                 source: source.name.to_string(),
                 name: stream.to_owned(),
@@ -244,7 +238,11 @@ impl Round {
         }
     }
 
-    async fn rebuild(&mut self, request: RebuildRequest, restart: bool) -> Result<String, LifecycleError> {
+    async fn rebuild(
+        &mut self,
+        request: RebuildRequest,
+        restart: bool,
+    ) -> Result<RebuildState, LifecycleError> {
         let request = RebuildRequest {
             rate: restart.then_some(50),
             ..request
@@ -283,12 +281,7 @@ async fn one_round(name: &'static str, component: &[u8], random: &mut Random) ->
     }
     if random.one_in(2) {
         let all = lantern_store::OpenDeadLetterFilter::default();
-        round
-            .scene
-            .lifecycle()
-            .discard_dead_letters(all, &operator())
-            .await
-            .unwrap();
+        round.scene.discard(all).await;
     }
     round.damage(random).await;
 
@@ -306,7 +299,7 @@ async fn one_round(name: &'static str, component: &[u8], random: &mut Random) ->
     let (before, before_contents) = (state(&round.scene), contents(&round.scene));
     let restart = random.one_in(3);
     let ended = round.rebuild(request, restart).await;
-    let done = ended.as_deref().is_ok_and(|state| state == "done");
+    let done = matches!(ended, Ok(RebuildState::Done));
     assert_eq!(contents(&round.scene), before_contents, "{what}: {ended:?}");
     if !done {
         assert_eq!(state(&round.scene), before, "{what}: {ended:?}");

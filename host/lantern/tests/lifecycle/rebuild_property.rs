@@ -117,8 +117,8 @@ async fn one_round(random: &mut Random) -> bool {
     let end = begun
         .as_ref()
         .ok()
-        .and_then(|views| views.first().map(|view| view.state.clone()));
-    if end.as_deref() == Some("done") {
+        .and_then(|views| views.first().map(|view| view.state));
+    if end == Some(RebuildState::Done) {
         let from = request.from_sequence.unwrap_or(1).max(model.first);
         let older = model.handled.clone();
         for (sequence, handled) in (1_u64..).zip(&mut model.handled) {
@@ -165,7 +165,7 @@ async fn one_round(random: &mut Random) -> bool {
     scene.wait_for_checkpoint(model.texts.len() as u64 + 1).await;
     scene.close().await;
     scene.sound();
-    end.as_deref() == Some("done")
+    end == Some(RebuildState::Done)
 }
 
 /// Publishes more messages, then rolls back to the replaced tables.
@@ -219,11 +219,7 @@ async fn history(scene: &mut Scene, random: &mut Random) -> Model {
     }
     if random.one_in(2) {
         let filter = lantern_store::OpenDeadLetterFilter::default();
-        scene
-            .lifecycle()
-            .discard_dead_letters(filter, &operator())
-            .await
-            .unwrap();
+        scene.discard(filter).await;
     }
     model
 }
@@ -272,7 +268,7 @@ async fn request(scene: &Scene, random: &mut Random) -> (u8, RebuildRequest) {
 async fn interrupted(
     scene: &mut Scene,
     request: RebuildRequest,
-) -> Result<Vec<lantern_lifecycle::RebuildView>, LifecycleError> {
+) -> Result<Vec<lantern_model::results::rebuild::Rebuild>, LifecycleError> {
     let slow = RebuildRequest {
         rate: Some(200),
         ..request

@@ -32,31 +32,25 @@ async fn a_rollback_restores_the_replaced_tables_and_reads_later_messages_again(
         drop_undeclared: true,
         ..keeping(b'c')
     };
-    let done = scene.rebuild(request).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    let done = scene.rebuilt(request).await;
     assert!(done.previous_until.is_some());
     assert_eq!(scene.query("SELECT name FROM _lantern_table"), ["evolved"]);
-    scene
-        .lifecycle()
-        .pause("evolving", "a test", &operator())
-        .await
-        .unwrap();
-    let back = scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    scene.pause("a test").await;
+    let back = scene.rollback().await;
     assert_eq!((back.version.as_str(), back.restored), ("1.7.0", Some(1)));
     assert_eq!(state(&scene), before);
-    scene.lifecycle().resume("evolving", &operator()).await.unwrap();
+    scene.resume().await;
     scene.wait_until_swept().await;
 
     // The same again, with messages that arrive in between.
     let done = scene.rebuild(keeping(b'f')).await;
     assert!(matches!(done, Err(LifecycleError::NoVersion { .. })), "{done:?}");
     scene.install_only(b'f').await;
-    let done = scene.rebuild(keeping(b'f')).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    scene.rebuilt(keeping(b'f')).await;
     scene.publish((101..=120).map(text)).await;
     scene.wait_for_checkpoint(120).await;
     assert_eq!(scene.query("SELECT min(n) FROM evolved"), ["1001"]);
-    let back = scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    let back = scene.rollback().await;
     assert_eq!((back.version.as_str(), back.restored), ("1.7.0", Some(2)));
     scene.wait_for_rows(108).await;
     assert_eq!(
@@ -74,13 +68,9 @@ async fn a_rollback_restores_the_replaced_tables_and_reads_later_messages_again(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollback_that_would_lose_messages_is_rejected() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=100).await;
-    scene.wait_for_checkpoint(100).await;
+    let mut scene = Scene::running(b'a', 100).await;
     scene.install_only(b'f').await;
-    let done = scene.rebuild(keeping(b'f')).await.unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    scene.rebuilt(keeping(b'f')).await;
     scene.publish(101..=110).await;
     scene.wait_for_rows(110).await;
     scene.stream("EVOLVE").await.purge().sequence(106).await.unwrap();
@@ -101,7 +91,7 @@ async fn a_rollback_that_would_lose_messages_is_rejected() {
     scene.wait_for_rows(115).await;
     // Once another version is active, a rollback returns to the version before it.
     scene.swap(b'i').await.unwrap();
-    let back = scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    let back = scene.rollback().await;
     assert_eq!((back.version.as_str(), back.restored), ("1.4.0", None));
     scene.close().await;
     scene.sound();
@@ -109,10 +99,7 @@ async fn a_rollback_that_would_lose_messages_is_rejected() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replaced_tables_are_removed_when_they_expire() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    let mut scene = Scene::running(b'a', 10).await;
     let kept = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name = 'evolved#1#old'";
     let done = scene
         .rebuild(RebuildRequest {
@@ -121,7 +108,7 @@ async fn replaced_tables_are_removed_when_they_expire() {
         })
         .await
         .unwrap();
-    assert_eq!(done.state, "done", "{done:?}");
+    assert_eq!(done.state, RebuildState::Done, "{done:?}");
     assert_eq!(scene.query(kept), ["evolved#1#old"]);
     scene
         .wait("the sweep", |scene| {

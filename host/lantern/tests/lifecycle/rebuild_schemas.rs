@@ -306,7 +306,9 @@ async fn one_round(
                 scene.open().await;
             }
             let view = scene.wait_for_rebuild(id).await.unwrap();
-            (view.state == "done").then_some(()).ok_or(format!("{view:?}"))
+            (view.state == RebuildState::Done)
+                .then_some(())
+                .ok_or(format!("{view:?}"))
         }
         Err(error) => Err(error.to_string()),
     };

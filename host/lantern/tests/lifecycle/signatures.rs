@@ -4,8 +4,9 @@
 use std::fs;
 use std::io::Cursor;
 
-use lantern_lifecycle::{Component, VersionState};
-use lantern_trust::signature::{Fault, Rule, SignatureState, TrustedKey};
+use lantern_lifecycle::Component;
+use lantern_model::results::plugins::SignatureState;
+use lantern_trust::signature::{Fault, Rule, TrustedKey};
 use minisign::KeyPair;
 
 use super::*;
@@ -82,8 +83,7 @@ async fn an_upload_without_a_good_signature_changes_nothing_and_the_old_version_
     let mut scene = Scene::start().await;
     scene.under(Rule::Require, &[&ours]).await;
     scene.send(signed(&ours, b'a')).await.unwrap();
-    scene.publish(1..=5).await;
-    scene.wait_for_checkpoint(5).await;
+    scene.project(1..=5).await;
 
     let unsigned: Component = evolving::version(b'i').into();
     assert_eq!(fault(scene.send(unsigned).await), Fault::Missing);
@@ -104,18 +104,13 @@ async fn an_upload_without_a_good_signature_changes_nothing_and_the_old_version_
     // the component.
     assert_eq!(fault(scene.send(b"junk".to_vec().into()).await), Fault::Missing);
 
-    scene.publish(6..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    scene.project(6..=10).await;
     assert_eq!(scene.status("evolve").unwrap().version, "1.0.0");
-    assert_eq!(
-        scene.lifecycle().show("evolving").await.unwrap().versions.len(),
-        1
-    );
+    assert_eq!(scene.show().await.versions.len(), 1);
     // Bytes whose good signature is already stored need no new one.
     scene.send(evolving::version(b'a').into()).await.unwrap();
     scene.send(signed(&ours, b'i')).await.unwrap();
-    scene.publish(11..=12).await;
-    scene.wait_for_checkpoint(12).await;
+    scene.project(11..=12).await;
     assert_eq!(
         scene.query("SELECT note, count(*) FROM evolved GROUP BY note"),
         ["a|10", "i|2"]
@@ -136,8 +131,7 @@ async fn a_signature_file_may_appear_before_or_after_its_component() {
     scene.place("evolving.wasm.minisig", &signature.unwrap());
     scene.place("evolving.wasm", &component);
     scene.wait_for_version("1.0.0").await;
-    scene.publish(1..=5).await;
-    scene.wait_for_checkpoint(5).await;
+    scene.project(1..=5).await;
 
     let Component {
         bytes: component,
@@ -145,28 +139,21 @@ async fn a_signature_file_may_appear_before_or_after_its_component() {
     } = signed(&ours, b'i');
     scene.place("evolving.wasm", &component);
     scene.wait_until_refused("does not match").await;
-    scene.publish(6..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    scene.project(6..=10).await;
     fs::remove_file(scene.file("evolving.wasm.minisig")).unwrap();
     scene.wait_until_refused("it has no signature").await;
     assert_eq!(scene.status("evolve").unwrap().version, "1.0.0");
     scene.place("evolving.wasm.minisig", &signature.unwrap());
     scene.wait_for_version("1.0.1").await;
-    scene
-        .wait("nothing is refused", |scene| {
-            scene.lifecycle().load_failures().is_empty()
-        })
-        .await;
-    scene.publish(11..=12).await;
-    scene.wait_for_checkpoint(12).await;
+    scene.wait_for_no_failure().await;
+    scene.project(11..=12).await;
     // A signature worse than the stored one has no effect.
     scene.place("evolving.wasm.minisig", b"junk");
     scene.wait_for_scans(2).await;
     assert!(scene.lifecycle().load_failures().is_empty());
     scene.close().await;
     scene.open().await;
-    scene.publish(13..=15).await;
-    scene.wait_for_checkpoint(15).await;
+    scene.project(13..=15).await;
     scene.close().await;
     assert_eq!(
         scene.query("SELECT note, count(*) FROM evolved GROUP BY note"),
@@ -185,8 +172,7 @@ async fn removing_a_key_stops_its_versions_until_another_signature_exists() {
     let mut scene = Scene::start().await;
     scene.under(Rule::Require, &[&old]).await;
     scene.send(signed(&old, b'a')).await.unwrap();
-    scene.publish(1..=5).await;
-    scene.wait_for_checkpoint(5).await;
+    scene.project(1..=5).await;
 
     scene.under(Rule::Require, &[&new]).await;
     // Nothing else is installed, and the host still runs.
@@ -199,7 +185,7 @@ async fn removing_a_key_stops_its_versions_until_another_signature_exists() {
             && refusal.reason.contains("signed with a trusted key"),
         "{refusal:?}"
     );
-    let shown = scene.lifecycle().show("evolving").await.unwrap();
+    let shown = scene.show().await;
     assert_eq!(shown.state, VersionState::Failed);
     assert_eq!(shown.versions[0].failed.as_ref(), Some(&refusal.reason));
     assert_eq!(scene.signature_of(0).await, SignatureState::UnknownKey);
@@ -216,15 +202,14 @@ async fn removing_a_key_stops_its_versions_until_another_signature_exists() {
 
     // A start with both keys, then one with only the first key, which no longer matches the stored signature.
     scene.under(Rule::Require, &[&old, &new]).await;
-    scene.publish(11..=12).await;
-    scene.wait_for_checkpoint(12).await;
+    scene.project(11..=12).await;
     scene.under(Rule::Require, &[&old]).await;
     assert_eq!(scene.lifecycle().load_failures().len(), 1);
     scene.publish(13..=15).await;
     // The key returns, and so does the plugin, without a trace of the failure.
     scene.under(Rule::Require, &[&new]).await;
     scene.wait_for_checkpoint(15).await;
-    let shown = scene.lifecycle().show("evolving").await.unwrap();
+    let shown = scene.show().await;
     assert_eq!(
         (shown.state, &shown.versions[0].failed),
         (VersionState::Active, &None)
@@ -245,8 +230,7 @@ async fn an_unsigned_version_can_be_signed_in_the_directory_when_signatures_beco
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_version("1.0.0").await;
     assert_eq!(scene.signature_of(0).await, SignatureState::NotChecked);
-    scene.publish(1..=5).await;
-    scene.wait_for_checkpoint(5).await;
+    scene.project(1..=5).await;
     scene.under(Rule::Require, &[&ours]).await;
     scene.wait_until_refused("it has no signature").await;
     scene.publish(6..=10).await;
@@ -255,17 +239,12 @@ async fn an_unsigned_version_can_be_signed_in_the_directory_when_signatures_beco
     scene.wait_until_refused("not among plugins.keys").await;
     scene.place("evolving.wasm.minisig", &signature(&ours, &bytes));
     scene.wait_for_checkpoint(10).await;
-    scene
-        .wait("nothing is refused", |scene| {
-            scene.lifecycle().load_failures().is_empty()
-        })
-        .await;
+    scene.wait_for_no_failure().await;
     // It also loads at the next start, without the signature file.
     fs::remove_file(scene.file("evolving.wasm.minisig")).unwrap();
     scene.close().await;
     scene.open().await;
-    scene.publish(11..=12).await;
-    scene.wait_for_checkpoint(12).await;
+    scene.project(11..=12).await;
     scene.close().await;
     scene.sound();
 }
@@ -284,9 +263,8 @@ async fn the_rule_warn_runs_everything_and_lists_unsigned_versions() {
     // An invalid signature does not replace a valid one.
     scene.send(signed(&other, b'i')).await.unwrap();
     assert_eq!(scene.signature_of(1).await, SignatureState::Good);
-    scene.publish(1..=5).await;
-    scene.wait_for_checkpoint(5).await;
-    scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    scene.project(1..=5).await;
+    scene.rollback().await;
     // Signatures are now required: the running plugin is stopped, and the signed version can be activated.
     scene.under(Rule::Require, &[&ours]).await;
     assert_eq!(scene.lifecycle().load_failures().len(), 1);
@@ -299,9 +277,7 @@ async fn the_rule_warn_runs_everything_and_lists_unsigned_versions() {
     scene.wait_for_checkpoint(10).await;
     let back = scene.lifecycle().rollback("evolving", &operator()).await;
     assert_eq!(fault(back), Fault::Missing);
-    let canary = scene.lifecycle().show("evolving").await.unwrap().versions[0]
-        .digest
-        .clone();
+    let canary = scene.show().await.versions[0].digest.clone();
     let request = lantern_lifecycle::CanaryRequest {
         messages: Some(5),
         live: None,

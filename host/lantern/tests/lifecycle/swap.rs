@@ -4,13 +4,9 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_swap_happens_between_two_batches_and_the_ledger_records_it() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=100).await;
-    scene.wait_for_checkpoint(100).await;
+    let mut scene = Scene::running(b'a', 100).await;
     scene.swap(b'i').await.unwrap();
-    scene.publish(101..=200).await;
-    scene.wait_for_checkpoint(200).await;
+    scene.project(101..=200).await;
     assert_eq!(
         scene.query("SELECT note, min(n), max(n), count(*) FROM evolved GROUP BY note ORDER BY 2"),
         ["a|1|100|100", "i|101|200|100"]
@@ -22,7 +18,7 @@ async fn a_swap_happens_between_two_batches_and_the_ledger_records_it() {
         ),
         ["1.0.0|1|100|100", "1.0.1|101|200|100"]
     );
-    let view = scene.lifecycle().show("evolving").await.unwrap();
+    let view = scene.show().await;
     assert_eq!(view.versions.len(), 2);
     assert_eq!(scene.status("evolve").unwrap().version, "1.0.1");
     scene.close().await;
@@ -34,16 +30,8 @@ async fn a_source_that_changes_to_the_mirror_of_its_stream_continues() {
     let mut scene = Scene::start().await;
     let context = scene.server.jetstream().await;
     scene.swap(b'a').await.unwrap();
-    scene.publish(1..=100).await;
-    scene.wait_for_checkpoint(100).await;
-    let mirror = async_nats::jetstream::stream::Config {
-        name: "EVOLVE_MIRROR".into(),
-        mirror: Some(async_nats::jetstream::stream::Source {
-            name: "EVOLVE".into(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
+    scene.project(1..=100).await;
+    let mirror = crate::nats::mirror("EVOLVE_MIRROR", "EVOLVE");
     context.create_stream(mirror).await.unwrap();
     nats::eventually("the mirror has caught up", LIMIT, async || {
         let mirror = context.get_stream("EVOLVE_MIRROR").await.unwrap();
@@ -51,8 +39,7 @@ async fn a_source_that_changes_to_the_mirror_of_its_stream_continues() {
     })
     .await;
     scene.swap(b'm').await.unwrap();
-    scene.publish(101..=150).await;
-    scene.wait_for_checkpoint(150).await;
+    scene.project(101..=150).await;
     assert_eq!(
         scene.query("SELECT note, min(n), max(n), count(*) FROM evolved GROUP BY note ORDER BY 2"),
         ["a|1|100|100", "m|101|150|50"]
@@ -107,17 +94,12 @@ async fn swaps_under_load_neither_lose_nor_duplicate_rows() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_activation_adds_columns_and_a_rollback_keeps_them() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=3).await;
-    scene.wait_for_checkpoint(3).await;
+    let mut scene = Scene::running(b'a', 3).await;
     scene.swap(b'b').await.unwrap();
-    scene.publish(4..=6).await;
-    scene.wait_for_checkpoint(6).await;
-    let back = scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    scene.project(4..=6).await;
+    let back = scene.rollback().await;
     assert_eq!(back.version, "1.0.0");
-    scene.publish(7..=9).await;
-    scene.wait_for_checkpoint(9).await;
+    scene.project(7..=9).await;
     assert_eq!(
         scene.query("SELECT n, note, extra FROM evolved ORDER BY n"),
         [
@@ -128,8 +110,7 @@ async fn an_activation_adds_columns_and_a_rollback_keeps_them() {
     // A version built from the older one does not declare the column either.
     scene.swap(b'i').await.unwrap();
     scene.swap(b'b').await.unwrap();
-    scene.publish(10..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    scene.project(10..=10).await;
     assert_eq!(scene.query("SELECT extra FROM evolved WHERE n = 10"), ["more"]);
     scene.close().await;
     scene.sound();
@@ -149,9 +130,9 @@ async fn an_older_version_is_compared_with_its_tables_like_a_new_one() {
         matches!(&refused, LifecycleError::Tables(reasons) if reasons[0].to_string().contains("column extra is not declared")),
         "{refused}"
     );
-    let view = scene.lifecycle().show("evolving").await.unwrap();
+    let view = scene.show().await;
     assert_eq!(view.active, Some(newer.digest.to_string()));
-    let back = scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    let back = scene.rollback().await;
     assert_eq!(back.digest, older.digest);
     scene.close().await;
     scene.sound();
@@ -181,9 +162,8 @@ async fn an_incompatible_version_is_rejected_with_a_reason_and_changes_nothing()
         .await
         .unwrap_err();
     assert!(matches!(nobody, LifecycleError::NoPlugin(_)), "{nobody}");
-    scene.publish(1..=5).await;
-    scene.wait_for_checkpoint(5).await;
-    let view = scene.lifecycle().show("evolving").await.unwrap();
+    scene.project(1..=5).await;
+    let view = scene.show().await;
     assert_eq!(view.active, Some(first.digest.to_string()));
     assert_eq!(scene.query("SELECT DISTINCT note FROM evolved"), ["a"]);
     scene.close().await;
@@ -195,27 +175,21 @@ async fn a_source_starts_and_ends_with_the_version_that_declares_it() {
     let mut scene = Scene::start().await;
     scene.publish_to("more.x", 1001..=1010).await;
     scene.swap(b'a').await.unwrap();
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    scene.project(1..=10).await;
     assert!(scene.status("more").is_none());
     scene.swap(b'h').await.unwrap();
     scene
-        .wait("both sources", |scene| {
-            scene.query("SELECT count(*) FROM evolved") == ["20"]
-        })
+        .wait_for_result("both sources", "SELECT count(*) FROM evolved", "20")
         .await;
     scene.swap(b'i').await.unwrap();
     assert!(scene.status("more").is_none());
     scene.publish_to("more.x", 1011..=1012).await;
-    scene.publish(11..=12).await;
-    scene.wait_for_checkpoint(12).await;
+    scene.project(11..=12).await;
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["22"]);
     // The source resumes at its previous position.
     scene.swap(b'h').await.unwrap();
     scene
-        .wait("the rest", |scene| {
-            scene.query("SELECT count(*) FROM evolved") == ["24"]
-        })
+        .wait_for_result("the rest", "SELECT count(*) FROM evolved", "24")
         .await;
     scene.close().await;
     scene.sound();
@@ -223,15 +197,8 @@ async fn a_source_starts_and_ends_with_the_version_that_declares_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_plugin_stays_paused_over_a_restart_and_resumes_at_its_checkpoint() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
-    scene
-        .lifecycle()
-        .pause("evolving", "maintenance", &operator())
-        .await
-        .unwrap();
+    let mut scene = Scene::running(b'a', 10).await;
+    scene.pause("maintenance").await;
     scene.wait_for_state(ProjectionState::Paused).await;
     let status = scene.status("evolve").unwrap();
     assert_eq!(status.paused.as_deref(), Some("maintenance"));
@@ -256,7 +223,7 @@ async fn a_paused_plugin_stays_paused_over_a_restart_and_resumes_at_its_checkpoi
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["10"]);
     // A swap during a pause takes effect on resume.
     scene.swap(b'i').await.unwrap();
-    scene.lifecycle().resume("evolving", &operator()).await.unwrap();
+    scene.resume().await;
     scene.wait_for_checkpoint(25).await;
     assert_eq!(
         scene.query("SELECT note, count(*) FROM evolved GROUP BY note"),
@@ -268,19 +235,8 @@ async fn a_paused_plugin_stays_paused_over_a_restart_and_resumes_at_its_checkpoi
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_plugin_keeps_or_drops_its_tables() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
-    assert!(
-        scene
-            .lifecycle()
-            .remove("evolving", false, &operator())
-            .await
-            .unwrap()
-            .dropped
-            .is_empty()
-    );
+    let mut scene = Scene::running(b'a', 10).await;
+    assert!(scene.remove(false).await.dropped.is_empty());
     assert!(scene.status("evolve").is_none());
     scene.publish(11..=20).await;
     scene.swap(b'a').await.unwrap();
@@ -289,11 +245,7 @@ async fn a_removed_plugin_keeps_or_drops_its_tables() {
         scene.query("SELECT count(*), count(DISTINCT n) FROM evolved"),
         ["20|20"]
     );
-    let removed = scene
-        .lifecycle()
-        .remove("evolving", true, &operator())
-        .await
-        .unwrap();
+    let removed = scene.remove(true).await;
     assert_eq!(removed.dropped, ["evolved"]);
     assert_eq!(scene.query("SELECT count(*) FROM _lantern_ledger"), ["0"]);
     // Without any data, the host reads the stream again from the beginning.
@@ -309,7 +261,7 @@ async fn a_removed_plugin_keeps_or_drops_its_tables() {
         })
         .await
         .unwrap();
-    assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
+    assert_eq!(rebuilt.state, RebuildState::Done, "{rebuilt:?}");
     scene
         .lifecycle()
         .remove("evolving", true, &operator())
@@ -370,8 +322,7 @@ async fn concurrent_installations_of_one_component_are_one_version() {
     for result in sending.join_all().await {
         result.unwrap();
     }
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    scene.project(1..=10).await;
     assert_eq!(scene.query("SELECT count(*) FROM _lantern_plugin"), ["1"]);
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["10"]);
     scene.close().await;
@@ -380,10 +331,7 @@ async fn concurrent_installations_of_one_component_are_one_version() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_error_is_reported_with_its_time_until_the_source_recovers() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    let mut scene = Scene::running(b'a', 10).await;
     scene.server.kill();
     scene.wait_for_state(ProjectionState::Retrying).await;
     let status = scene.status("evolve").unwrap();
@@ -446,8 +394,7 @@ async fn settings_of_a_plugin_apply_at_once_and_after_a_restart() {
     assert_eq!(scene.lifecycle().settings("evolving").dead_letters.max, Some(10));
     // Automatic rollback is disabled, so the version that rejects everything stays active.
     scene.swap(b'd').await.unwrap();
-    scene.publish(61..=160).await;
-    scene.wait_for_checkpoint(160).await;
+    scene.project(61..=160).await;
     scene.wait_until_quiet().await;
     assert_eq!(scene.status("evolve").unwrap().version, "1.2.0");
     scene.close().await;

@@ -1,18 +1,18 @@
 //! Tests the trace of rows to their messages, and reprocessing after a bad version.
 
-use lantern_model::batch::Value;
+use lantern_model::results::work::{Reprojected, Trace};
 use lantern_plugin::Digest;
 use lantern_store::RowKey;
 
 use super::*;
 
 impl Scene {
-    async fn trace(&self, table: &str, words: &[&str]) -> Result<lantern_lifecycle::Trace, LifecycleError> {
+    async fn trace(&self, table: &str, words: &[&str]) -> Result<Trace, LifecycleError> {
         let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
         self.lifecycle().trace(table, RowKey::parse(&words)).await
     }
 
-    async fn reproject(&self, digest: Digest) -> Result<lantern_lifecycle::Reprojected, LifecycleError> {
+    async fn reproject(&self, digest: Digest) -> Result<Reprojected, LifecycleError> {
         self.lifecycle().reproject("evolving", digest, &operator()).await
     }
 
@@ -55,35 +55,39 @@ async fn a_reprojection_yields_the_tables_without_the_replaced_version() {
     scene.publish(["rubbish"]).await;
     scene.wait_for_checkpoint(701).await;
     scene.swap(b'e').await.unwrap();
-    scene.publish(702..=800).await;
-    scene.wait_for_checkpoint(800).await;
+    scene.project(702..=800).await;
     let written = scene.lifecycle().work_of("evolving", bad.digest).await.unwrap();
-    assert_eq!((written.version.as_str(), written.healed), ("1.8.0", 5));
-    described("VersionWork", &views::work(written.clone()));
+    assert_eq!((written.version.as_str(), written.resolved), ("1.8.0", 5));
+    described("VersionWork", &written);
     let range = &written.ranges[0];
     assert_eq!((range.first_sequence, range.last_sequence), (106, 701));
-    assert_eq!((range.messages, range.dead, range.rows), (596, 1, 595));
-    assert_eq!(range.tables["evolved"], 595);
+    assert_eq!((range.messages, range.dead, range.row_count), (596, 1, 595));
+    assert_eq!(range.row_count_by_table["evolved"], 595);
 
     let done = scene.reproject(bad.digest).await.unwrap();
     assert_eq!(done.partial, None);
-    described("Reprojected", &views::reprojected(done.clone()));
-    assert_eq!((done.done.messages, done.letters, done.gone), (601, 5, 0));
-    assert_eq!((done.done.rows_removed, done.done.effects.inserted), (600, 600));
+    described("Reprojected", &done);
+    assert_eq!(
+        (done.messages, done.former_dead_letters, done.messages_gone),
+        (601, 5, 0)
+    );
+    assert_eq!((done.rows_removed, done.inserted), (600, 600));
     let clean = (1..=100)
         .map(|n| (n, n, 'a'))
         .chain((101..=700).map(|n| (n, n, 'e')))
         .chain((702..=800).map(|n| (n, n, 'e')));
     assert_eq!(scene.rows(), expected(clean));
     assert_eq!(scene.ledger(), ["1.0.0|1|105|105|0", "1.3.0|106|800|695|1"]);
-    let healed = scene.trace("evolved", &["1:103:0"]).await.unwrap();
-    assert_eq!((healed.version.as_deref(), healed.healed), (Some("1.3.0"), true));
-    described("Trace", &views::trace(healed.clone()).unwrap());
+    let traced = scene.trace("evolved", &["1:103:0"]).await.unwrap();
+    assert_eq!(
+        (traced.version.as_deref(), traced.was_dead_letter),
+        (Some("1.3.0"), true)
+    );
+    described("Trace", &traced);
     // Nothing is left to reprocess, and ingestion continues at its position.
     let again = scene.reproject(bad.digest).await.unwrap();
-    assert_eq!((again.done.messages, again.gone), (0, 0));
-    scene.publish(801..=810).await;
-    scene.wait_for_checkpoint(810).await;
+    assert_eq!((again.messages, again.messages_gone), (0, 0));
+    scene.project(801..=810).await;
     assert_eq!(scene.ledger()[1], "1.3.0|106|810|705|1");
     scene.close().await;
     scene.sound();
@@ -91,22 +95,20 @@ async fn a_reprojection_yields_the_tables_without_the_replaced_version() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupted_reprojection_is_completed_while_messages_arrive() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=50).await;
-    scene.wait_for_checkpoint(50).await;
+    let mut scene = Scene::running(b'a', 50).await;
     let bad = scene.swap(b'f').await.unwrap();
-    scene.publish(51..=4_000).await;
-    scene.wait_for_checkpoint(4_000).await;
-    scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    scene.project(51..=4_000).await;
+    scene.rollback().await;
     // Interrupted midway: finished work is kept, and the rest still names the bad version.
     let lifecycle = scene.lifecycle().clone();
     let digest = bad.digest;
     let cut = tokio::spawn(async move { lifecycle.reproject("evolving", digest, &operator()).await });
     scene
-        .wait("some rows are right", |scene| {
-            scene.query("SELECT count(*) > 500 FROM evolved WHERE n = _sequence") == ["1"]
-        })
+        .wait_for_result(
+            "some rows are right",
+            "SELECT count(*) > 500 FROM evolved WHERE n = _sequence",
+            "1",
+        )
         .await;
     scene.lifecycle().stop().await;
     let cut = cut.await.unwrap().unwrap();
@@ -122,7 +124,7 @@ async fn an_interrupted_reprojection_is_completed_while_messages_arrive() {
     let (done, ()) = tokio::join!(scene.reproject(digest), publishing);
     let done = done.unwrap();
     assert_eq!(done.partial, None);
-    assert_eq!(cut.done.messages + done.done.messages, 3_950);
+    assert_eq!(cut.messages + done.messages, 3_950);
     scene.wait_for_checkpoint(6_000).await;
     assert_eq!(scene.rows(), expected((1..=6_000).map(|n| (n, n, 'a'))));
     assert_eq!(scene.ledger(), ["1.0.0|1|6000|6000|0"]);
@@ -132,14 +134,10 @@ async fn an_interrupted_reprojection_is_completed_while_messages_arrive() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trace_names_version_and_message_or_why_it_is_missing() {
-    let mut scene = Scene::start().await;
-    scene.swap(b'a').await.unwrap();
-    scene.publish(1..=20).await;
-    scene.wait_for_checkpoint(20).await;
+    let mut scene = Scene::running(b'a', 20).await;
     let bad = scene.swap(b'f').await.unwrap();
-    scene.publish(21..=60).await;
-    scene.wait_for_checkpoint(60).await;
-    scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    scene.project(21..=60).await;
+    scene.rollback().await;
     let trace = scene.trace("evolved", &["1:30:0"]).await.unwrap();
     assert_eq!((trace.version.as_deref(), trace.sequence), (Some("1.4.0"), 30));
     assert_eq!(trace.digest, Some(bad.digest.to_string()));
@@ -147,10 +145,7 @@ async fn a_trace_names_version_and_message_or_why_it_is_missing() {
         (trace.source.as_str(), trace.stream.as_deref()),
         ("evolve", Some("EVOLVE"))
     );
-    assert_eq!(
-        (trace.note, trace.row.get("n")),
-        (None, Some(&Value::Integer(1030)))
-    );
+    assert_eq!((trace.note, column(&trace.row, "n")), (None, 1030.into()));
     let message = trace.message.unwrap();
     assert_eq!(
         (message.subject.as_str(), message.payload_text.as_deref()),
@@ -171,9 +166,13 @@ async fn a_trace_names_version_and_message_or_why_it_is_missing() {
     scene.purge(41).await;
     let gone = scene.trace("evolved", &["1:30:0"]).await.unwrap();
     assert_eq!(gone.message, None);
-    assert!(gone.gone.unwrap().contains("no longer in stream EVOLVE"));
+    assert!(
+        gone.message_missing
+            .unwrap()
+            .contains("no longer in stream EVOLVE")
+    );
     let done = scene.reproject(bad.digest).await.unwrap();
-    assert_eq!((done.done.messages, done.gone), (20, 20));
+    assert_eq!((done.messages, done.messages_gone), (20, 20));
     let clean = (1..=20)
         .map(|n| (n, n, 'a'))
         .chain((21..=40).map(|n| (n, n + 1_000, 'f')))
@@ -184,7 +183,7 @@ async fn a_trace_names_version_and_message_or_why_it_is_missing() {
         ["1.0.0|1|20|20|0", "1.4.0|21|40|20|0", "1.0.0|41|60|20|0"]
     );
     let again = scene.reproject(bad.digest).await.unwrap();
-    assert_eq!((again.done.messages, again.gone), (0, 20));
+    assert_eq!((again.messages, again.messages_gone), (0, 20));
     assert!(
         again.notes[0].contains("no longer in the stream"),
         "{:?}",
@@ -203,8 +202,8 @@ async fn a_reprojected_message_that_is_rejected_becomes_a_dead_letter_and_can_be
     scene.wait_for_checkpoint(20).await;
     scene.swap(b'a').await.unwrap();
     let done = scene.reproject(good.digest).await.unwrap();
-    assert_eq!((done.done.rows_removed, done.done.effects.inserted), (20, 10));
-    assert_eq!(done.done.rejected, 10);
+    assert_eq!((done.rows_removed, done.inserted), (20, 10));
+    assert_eq!(done.dead, 10);
     assert_eq!(scene.ledger(), ["1.0.0|1|20|20|10"]);
     scene
         .wait("the status knows", |scene| {
@@ -215,7 +214,10 @@ async fn a_reprojected_message_that_is_rejected_becomes_a_dead_letter_and_can_be
     assert_eq!(healed.retried.resolved, 10);
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["20"]);
     let trace = scene.trace("evolved", &["1:15:0"]).await.unwrap();
-    assert_eq!((trace.version.as_deref(), trace.healed), (Some("1.3.0"), true));
+    assert_eq!(
+        (trace.version.as_deref(), trace.was_dead_letter),
+        (Some("1.3.0"), true)
+    );
     scene.purge(21).await;
     let kept = scene
         .trace("evolved", &["1:15:0"])
@@ -224,7 +226,7 @@ async fn a_reprojected_message_that_is_rejected_becomes_a_dead_letter_and_can_be
         .message
         .unwrap();
     assert_eq!(
-        (kept.found_in, kept.payload_text.as_deref()),
+        (kept.found_in.as_str(), kept.payload_text.as_deref()),
         ("dead-letter", Some("later 15"))
     );
     scene.close().await;
@@ -235,11 +237,10 @@ async fn a_reprojected_message_that_is_rejected_becomes_a_dead_letter_and_can_be
 async fn a_trace_of_a_merged_row_has_a_note_and_merged_rows_are_not_reprojected() {
     let mut scene = Scene::start().await;
     let sums = scene.swap(b'j').await.unwrap();
-    scene.publish(1..=10).await;
-    scene.wait_for_checkpoint(10).await;
+    scene.project(1..=10).await;
     let trace = scene.trace("totals", &["even"]).await.unwrap();
     assert_eq!(trace.id.to_string(), "1:10:1");
-    assert_eq!(trace.row.get("total"), Some(&Value::Integer(30)));
+    assert_eq!(column(&trace.row, "total"), 30);
     assert!(trace.note.unwrap().contains("last message"));
     let refused = scene.trace("totals", &["even", "odd"]).await.unwrap_err();
     assert!(refused.to_string().contains("its keys are (kind)"), "{refused}");
@@ -262,11 +263,9 @@ async fn a_trace_of_a_merged_row_has_a_note_and_merged_rows_are_not_reprojected(
 async fn trace_reprojection_erasure_and_rebuild_ignore_a_changed_creation_time() {
     let mut scene = Scene::start().await;
     let first = scene.swap(b'f').await.unwrap();
-    scene.publish(1..=20).await;
-    scene.wait_for_checkpoint(20).await;
+    scene.project(1..=20).await;
     scene.swap(b'a').await.unwrap();
-    scene.publish(21..=30).await;
-    scene.wait_for_checkpoint(30).await;
+    scene.project(21..=30).await;
     // As after a restart of a cluster that changes the creation time of a stream, before the next session has stored the
     // new time.
     let database = rusqlite::Connection::open(scene.dir.path().join("lantern.db")).unwrap();
@@ -274,10 +273,10 @@ async fn trace_reprojection_erasure_and_rebuild_ignore_a_changed_creation_time()
     let sql = "UPDATE _lantern_origin SET stream_created_ns = stream_created_ns - 1";
     assert_eq!(database.execute(sql, []).unwrap(), 1);
     let traced = scene.trace("evolved", &["1:5:0"]).await.unwrap();
-    assert_eq!(traced.gone, None);
+    assert_eq!(traced.message_missing, None);
     let done = scene.reproject(first.digest).await.unwrap();
     assert_eq!(
-        (done.done.messages, done.gone, &done.partial),
+        (done.messages, done.messages_gone, &done.partial),
         (20, 0, &None),
         "{done:?}"
     );
@@ -295,12 +294,15 @@ async fn trace_reprojection_erasure_and_rebuild_ignore_a_changed_creation_time()
     };
     let erased = scene.lifecycle().forget(request, &operator()).await.unwrap();
     assert_eq!(
-        (erased.streams[0].deleted, erased.streams[0].gone),
+        (
+            erased.streams[0].messages_deleted,
+            erased.streams[0].messages_gone
+        ),
         (1, 0),
         "{erased:?}"
     );
     let rebuilt = scene.rebuild(lantern_lifecycle::RebuildRequest::default()).await;
-    assert_eq!(rebuilt.unwrap().state, "done");
+    assert_eq!(rebuilt.unwrap().state, RebuildState::Done);
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["29"]);
     scene.close().await;
     scene.sound();

@@ -7,43 +7,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::feed::TrialSource;
 use lantern_model::batch::{Delivery, Outcome};
+use lantern_model::results::canary::CanaryVersion;
 use lantern_plugin::Projector;
 use lantern_projection::LoadedVersion;
 use lantern_store::comparison::{TableComparison, compare};
-use lantern_store::scratch::{Rejects, Scratch, ScratchError};
+use lantern_store::scratch::{Scratch, ScratchError};
 use lantern_store::{Counts, Entry};
 
 /// How long one call into a plugin may take before the canary checks whether to stop.
 const CALL_BUDGET: Duration = Duration::from_millis(100);
-
-/// What one version did with the messages.
-#[derive(Clone, Debug, PartialEq)]
-pub struct VersionReport {
-    /// The version number.
-    pub version: String,
-    /// `sha256:` and 64 hex digits.
-    pub digest: String,
-    /// Messages passed to the version.
-    pub messages: u64,
-    /// Messages that produced rows.
-    pub projected: u64,
-    /// Messages that the plugin skipped.
-    pub skipped: u64,
-    /// Messages rejected by the plugin, the host or the database.
-    pub rejected: u64,
-    /// Rows that the version returned.
-    pub rows: u64,
-    /// The rejected messages by class, the most frequent first, with examples.
-    pub rejects: Vec<Rejects>,
-    /// Failed calls into the plugin: traps, timeouts, unreadable answers.
-    pub faults: u64,
-    /// Time in the plugin, in milliseconds.
-    pub decode_ms: f64,
-    /// Time in the plugin for one message, in microseconds.
-    pub decode_us_per_message: f64,
-    /// Peak of the linear memory, in bytes.
-    pub memory_peak_bytes: usize,
-}
 
 /// A version in a canary.
 pub(super) struct VersionTrial {
@@ -126,7 +98,7 @@ impl VersionTrial {
         Ok(())
     }
 
-    fn report(&self) -> Result<VersionReport, ScratchError> {
+    fn report(&self) -> Result<CanaryVersion, ScratchError> {
         let plugin = self.version.plugin();
         let Counts {
             messages,
@@ -138,7 +110,7 @@ impl VersionTrial {
         } = self.scratch.counts();
         #[allow(clippy::cast_precision_loss, reason = "shown to people, and far below 2^53")]
         let per_message = self.busy.as_secs_f64() * 1e6 / messages.max(1) as f64;
-        Ok(VersionReport {
+        Ok(CanaryVersion {
             version: plugin.manifest().version.to_string(),
             digest: plugin.digest().to_string(),
             messages,
@@ -150,7 +122,7 @@ impl VersionTrial {
             faults: self.faults,
             decode_ms: self.busy.as_secs_f64() * 1e3,
             decode_us_per_message: per_message,
-            memory_peak_bytes: self.projector.memory_peak_bytes(),
+            memory_peak_bytes: self.projector.memory_peak_bytes() as u64,
         })
     }
 }
@@ -193,7 +165,7 @@ impl TrialVersions {
     /// The reports of both versions, and the comparison of their tables.
     pub(super) fn reports(
         &self,
-    ) -> Result<(Option<VersionReport>, VersionReport, Vec<TableComparison>), ScratchError> {
+    ) -> Result<(Option<CanaryVersion>, CanaryVersion, Vec<TableComparison>), ScratchError> {
         let baseline = self.baseline.as_ref().map(VersionTrial::report).transpose()?;
         let tables = compare(
             self.baseline.as_ref().map(|trial| &trial.scratch),

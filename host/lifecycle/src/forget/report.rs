@@ -1,4 +1,4 @@
-//! The request and the report of an erasure: plain data.
+//! The request of an erasure: plain data.
 
 use lantern_store::forget::ForgetQuery;
 
@@ -11,55 +11,4 @@ pub struct ForgetRequest {
     pub dry_run: bool,
     /// Whether the database file is rewritten at the end; none for doing so where it takes seconds.
     pub vacuum: Option<bool>,
-}
-
-/// What an erasure has removed, or would remove.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ForgetReport {
-    /// Whether nothing was changed.
-    pub dry_run: bool,
-    /// Tables that have the column, and others that had rows of the same messages.
-    pub tables: Vec<ForgottenTable>,
-    /// Messages whose rows or dead letters hold the value.
-    pub messages: u64,
-    /// Dead letters that mention the value; their content is removed, the entries stay.
-    pub dead_letters: u64,
-    /// What became of the messages in their streams.
-    pub streams: Vec<ForgottenStream>,
-    /// Plugins whose replaced tables, kept for a rollback, were removed as well.
-    pub kept_tables: Vec<String>,
-    /// Whether the database file was rewritten, so that no trace of removed content is left in its unused parts.
-    pub vacuumed: bool,
-    /// Whether the write-ahead log was emptied. A reader of another process can prevent it.
-    pub log_emptied: bool,
-    /// What remains, and what to do about it.
-    pub notes: Vec<String>,
-}
-
-/// Rows of one table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ForgottenTable {
-    /// The table.
-    pub table: String,
-    /// Rows that held the value.
-    pub matching: u64,
-    /// Rows that were removed: all rows of the messages.
-    pub removed: u64,
-}
-
-/// Messages in one stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ForgottenStream {
-    /// The stream.
-    pub stream: String,
-    /// Messages that were deleted, or in a dry run that would be.
-    pub deleted: u64,
-    /// Messages that the stream did not hold any more.
-    pub gone: u64,
-    /// Messages that could not be deleted.
-    pub left: u64,
-    /// Why not.
-    pub reason: Option<String>,
-    /// What has to be done about it.
-    pub remedy: Option<String>,
 }

@@ -78,7 +78,7 @@ pub struct ColumnDescription {
     /// Whether it may be null.
     pub nullable: bool,
     /// The meaning for people.
-    pub role: Option<RoleWord>,
+    pub role: Option<ColumnRole>,
     /// The UCUM unit of a measure that has one.
     pub unit: Option<String>,
     /// A description for people; may be empty.
@@ -91,11 +91,26 @@ pub struct ColumnDescription {
     pub retired: bool,
 }
 
+impl ColumnDescription {
+    /// The role, and the unit of a measure that has one, as text.
+    pub fn role_with_unit(&self) -> Option<String> {
+        let role = match self.role? {
+            ColumnRole::Time => "time",
+            ColumnRole::Entity => "entity",
+            ColumnRole::Facet => "facet",
+            ColumnRole::Measure => "measure",
+        };
+        Some(match &self.unit {
+            Some(unit) => format!("{role} ({unit})"),
+            None => role.to_owned(),
+        })
+    }
+}
+
 /// The meaning of a column for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-#[schema(as = ColumnRole)]
-pub enum RoleWord {
+pub enum ColumnRole {
     /// When the event happened.
     Time,
     /// Whom or what the event concerns.
@@ -323,11 +338,11 @@ impl From<&Column> for ColumnDescription {
     fn from(column: &Column) -> Self {
         let (role, unit) = match &column.role {
             Role::None => (None, None),
-            Role::Time => (Some(RoleWord::Time), None),
-            Role::Entity => (Some(RoleWord::Entity), None),
-            Role::Facet => (Some(RoleWord::Facet), None),
+            Role::Time => (Some(ColumnRole::Time), None),
+            Role::Entity => (Some(ColumnRole::Entity), None),
+            Role::Facet => (Some(ColumnRole::Facet), None),
             Role::Measure(unit) => (
-                Some(RoleWord::Measure),
+                Some(ColumnRole::Measure),
                 Some(unit.clone()).filter(|u| !u.is_empty()),
             ),
         };

@@ -11,8 +11,7 @@ use utoipa::ToSchema;
 
 use super::Manifest;
 use super::description::{
-    ColumnDescription, IndexDescription, ManifestDescription, NamedTable, RoleWord, SourceDescription,
-    WriteDescription,
+    ColumnDescription, IndexDescription, ManifestDescription, NamedTable, SourceDescription, WriteDescription,
 };
 
 /// One difference.
@@ -230,6 +229,7 @@ fn column(place: &str, old: &ColumnDescription, new: &ColumnDescription, found: 
         _ => {}
     }
     if (old.role, &old.unit) != (new.role, &new.unit) {
+        let role = |column: &ColumnDescription| column.role_with_unit().unwrap_or_else(|| "none".to_owned());
         let change = format!("its role was {} and would be {}", role(old), role(new));
         found.add(place, change, Effect::None);
     }
@@ -238,17 +238,6 @@ fn column(place: &str, old: &ColumnDescription, new: &ColumnDescription, found: 
     }
     if old.hints != new.hints {
         found.add(place, "its hints change", Effect::None);
-    }
-}
-
-fn role(column: &ColumnDescription) -> String {
-    match (column.role, &column.unit) {
-        (None, _) => "none".to_owned(),
-        (Some(RoleWord::Time), _) => "time".to_owned(),
-        (Some(RoleWord::Entity), _) => "entity".to_owned(),
-        (Some(RoleWord::Facet), _) => "facet".to_owned(),
-        (Some(RoleWord::Measure), None) => "measure".to_owned(),
-        (Some(RoleWord::Measure), Some(unit)) => format!("measure in {unit}"),
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Compared, DAY_US, DeepTable, RowInMessage, VALUE_BYTES};
 use crate::values::into_parameter;
 use lantern_model::batch::{Row, Timestamp, clean_text};
 use lantern_model::schema::Manifest;
-use lantern_model::schema::description::RoleWord;
+use lantern_model::schema::description::ColumnRole;
 
 impl DeepTable {
     pub(super) fn columns(&self) -> Vec<&str> {
@@ -71,7 +71,7 @@ impl DeepTable {
             .description
             .columns
             .iter()
-            .position(|column| column.role == Some(RoleWord::Time));
+            .position(|column| column.role == Some(ColumnRole::Time));
         let (Some(days), Some(time)) = (self.description.retention_days, time) else {
             return false;
         };

@@ -8,7 +8,7 @@ use crate::search::SearchQuery;
 use crate::statement::quote;
 use crate::values::into_parameter;
 use lantern_model::batch::{Timestamp, Value};
-use lantern_model::schema::description::RoleWord;
+use lantern_model::schema::description::ColumnRole;
 
 /// Alternatives of one condition up to which each is followed in the order of an index; more are filtered row by row.
 const ALTERNATIVES_LED: usize = 20;
@@ -167,7 +167,7 @@ impl Lead {
                 Test::OneOf { values, null: false } if values.len() <= ALTERNATIVES_LED => {
                     let column = condition.column;
                     let serves = shape.leads(column, sort) || (!sort_is_served && shape.is_indexed(column));
-                    let is_entity = shape.columns[column].role == Some(RoleWord::Entity);
+                    let is_entity = shape.columns[column].role == Some(ColumnRole::Entity);
                     serves.then_some((!is_entity, values.len(), position))
                 }
                 _ => None,

@@ -9,7 +9,7 @@ use super::text::json_size;
 use super::{ReadError, Reader, TableEntry};
 use crate::values::Stored;
 use lantern_model::batch::Value;
-use lantern_model::schema::description::RoleWord;
+use lantern_model::schema::description::ColumnRole;
 use lantern_model::schema::{ColumnName, ColumnType, TableName};
 
 /// A table with its columns and indexes.
@@ -36,7 +36,7 @@ pub struct ShapeColumn {
     /// Whether it may be null.
     pub nullable: bool,
     /// Its role.
-    pub role: Option<RoleWord>,
+    pub role: Option<ColumnRole>,
 }
 
 /// An existing index of any origin.
@@ -107,7 +107,7 @@ impl Shape {
     }
 
     /// The columns with a role, by position.
-    pub fn with_role(&self, role: RoleWord) -> impl Iterator<Item = usize> {
+    pub fn with_role(&self, role: ColumnRole) -> impl Iterator<Item = usize> {
         let columns = self.columns.iter().enumerate();
         columns
             .filter(move |(_, column)| column.role == Some(role))
@@ -168,7 +168,7 @@ impl Shape {
             })
             .collect::<Result<Vec<ShapeColumn>, ReadError>>()?;
         let time = columns.iter().position(|column| {
-            column.role == Some(RoleWord::Time) && column.column_type == ColumnType::Timestamp
+            column.role == Some(ColumnRole::Time) && column.column_type == ColumnType::Timestamp
         });
         // A primary key of a single integer is the row number itself, and has no index.
         indexes.push(ShapeIndex {

@@ -12,6 +12,7 @@ use crate::installation::forget_origins;
 use crate::statement::quote_text;
 use crate::{search, segments};
 use lantern_model::batch::Timestamp;
+use lantern_model::results::rebuild::RebuildState;
 use lantern_model::schema::Manifest;
 
 /// Divides the plugin's tables by the declaration of the version.
@@ -77,8 +78,8 @@ pub(super) fn finish(
     }
     let outcome = serde_json::to_string(&verified.outcome).map_err(crate::sql::Error::encode)?;
     transaction.execute(
-        "UPDATE _lantern_rebuild SET state = 'done', ended_at = ?2, outcome = ?3 WHERE id = ?1",
-        params![id.0, Timestamp::now().0, outcome],
+        "UPDATE _lantern_rebuild SET state = ?2, ended_at = ?3, outcome = ?4 WHERE id = ?1",
+        params![id.0, RebuildState::Done.as_str(), Timestamp::now().0, outcome],
     )?;
     write_mark(&transaction, mark)?;
     transaction.commit()?;

@@ -108,7 +108,7 @@ async fn equal_tables_are_swapped() {
     let verified = rebuilt.verify(rebuilt.compared().await).await;
     assert_eq!((&verified.losses, &verified.differences), (&vec![], &vec![]));
     assert!(!verified.lacks_sums);
-    assert_eq!(verified.outcome.rows, ROWS);
+    assert_eq!(verified.outcome.row_count, ROWS);
     assert!(rebuilt.finish(verified).await);
     let scene = &rebuilt.scene;
     assert_eq!(scene.query("SELECT count(*), sum(total) FROM orders"), "700 700");

@@ -3,7 +3,6 @@
 //! (`compare` has summed them). It only reads; the last transaction does nothing if the state has changed since.
 
 use crate::sql::{Connection, params};
-use serde::{Deserialize, Serialize};
 
 use super::super::apply::{from_sql, to_sql};
 use super::super::commit::{Counts, OriginId};
@@ -14,38 +13,8 @@ use super::history::latest_origin;
 use super::survey::{SourceHistory, StoredTable, histories, missing, sequences, stored_tables};
 use super::totals::SUMS;
 use super::{RebuildId, ReplayRange, rows_outside};
+use lantern_model::results::rebuild::{RebuildOutcome, TableChange, TableOutcome};
 use lantern_model::schema::Manifest;
-
-/// The result of a rebuild.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RebuildOutcome {
-    /// Messages that were read again.
-    pub messages: u64,
-    /// Rows of the rebuilt tables.
-    pub rows: u64,
-    /// Rows that were carried over, because their messages were not read again.
-    pub carried_over: u64,
-    /// Rows that the tables lost in total.
-    pub left_out: u64,
-    /// The plugin's tables.
-    pub tables: Vec<TableOutcome>,
-    /// Differences that the operator accepted.
-    #[serde(default)]
-    pub accepted: Vec<String>,
-}
-
-/// The result of a rebuild for one table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableOutcome {
-    /// Its name.
-    pub table: String,
-    /// `rebuilt`, `added`, `kept` (the new version does not declare it) or `dropped`.
-    pub change: String,
-    /// Rows before.
-    pub rows_before: u64,
-    /// Rows after.
-    pub rows_after: u64,
-}
 
 /// The inputs of the comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -350,7 +319,11 @@ impl Check<'_> {
                 let dropped = self.request.drop_undeclared;
                 self.record_table(
                     &stored.name,
-                    if dropped { "dropped" } else { "kept" },
+                    if dropped {
+                        TableChange::Dropped
+                    } else {
+                        TableChange::Kept
+                    },
                     rows,
                     if dropped { 0 } else { rows },
                 );
@@ -363,22 +336,22 @@ impl Check<'_> {
                 .any(|stored| stored.name == table.name.as_str())
             {
                 let rows = self.rows(table.name.of_rebuild(self.request.id.0).as_str());
-                self.record_table(table.name.as_str(), "added", 0, rows);
+                self.record_table(table.name.as_str(), TableChange::Added, 0, rows);
             }
         }
         self.stored = plugin_tables;
         Ok(())
     }
 
-    fn record_table(&mut self, table: &str, change: &str, rows_before: u64, rows_after: u64) {
+    fn record_table(&mut self, table: &str, change: TableChange, rows_before: u64, rows_after: u64) {
         let outcome = &mut self.found.outcome;
-        if change != "kept" {
-            outcome.rows += rows_after;
+        if change != TableChange::Kept {
+            outcome.row_count += rows_after;
         }
-        outcome.left_out += rows_before.saturating_sub(rows_after);
+        outcome.rows_lost += rows_before.saturating_sub(rows_after);
         outcome.tables.push(TableOutcome {
             table: table.to_owned(),
-            change: change.to_owned(),
+            change,
             rows_before,
             rows_after,
         });
@@ -403,11 +376,11 @@ impl Check<'_> {
         };
         let new = table.name.of_rebuild(self.request.id.0);
         let after = self.rows(new.as_str());
-        self.record_table(name, "rebuilt", before, after);
+        self.record_table(name, TableChange::Rebuilt, before, after);
         let expires = stored.expired > 0 || table.retention_days.is_some();
         let outside = self.outside(name)?;
         let carried = self.outside(new.as_str())?;
-        self.found.outcome.carried_over += carried;
+        self.found.outcome.rows_carried_over += carried;
         self.found.lacks_carried |= carried < outside;
         if carried < outside || (carried > outside && !expires) {
             self.found.losses.push(format!(

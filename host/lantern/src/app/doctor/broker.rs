@@ -30,7 +30,7 @@ pub(super) enum SyncSource<'a> {
 
 /// Checks a reachable broker and the streams of a database.
 pub(super) async fn check(url: &str, streams: &[String], sync: SyncSource<'_>) -> Vec<Finding> {
-    let Ok(broker) = crate::app::connect(BrokerConfig::remote(url)).await else {
+    let Ok(broker) = Broker::connect_within(BrokerConfig::remote(url), crate::app::CONNECT_TIME).await else {
         // Another finding contains the reason.
         return Vec::new();
     };

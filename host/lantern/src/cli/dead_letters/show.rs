@@ -3,8 +3,8 @@
 use clap::Args;
 
 use super::filter::Filter;
-use crate::cli::client::{Client, HostArgs};
-use crate::cli::{Failure, print, print_json, table};
+use crate::cli::client::OutputArgs;
+use crate::cli::{Failure, table};
 use lantern_api::DeadLetter;
 
 /// Size of a page. Payloads are large, so the host's limit of bytes ends a page early anyway.
@@ -20,41 +20,29 @@ pub struct ListArgs {
     /// Maximum number of dead letters, newest first.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
 pub struct ShowArgs {
     /// Id of the dead letter, as printed by `list`.
     id: i64,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 pub fn list(args: &ListArgs) -> Result<(), Failure> {
-    let client = Client::open(&args.host)?;
+    let client = args.output.open()?;
     let list = format!("/api/v1/dead-letters?{}", args.filter.query());
     let dead_letters: Vec<DeadLetter> = client.newest(&list, args.limit, PAGE_MAX)?;
-    match args.json {
-        true => print_json(&dead_letters),
-        false => print(&render_list(&dead_letters)),
-    }
+    args.output.print(&dead_letters[..], render_list)
 }
 
 pub fn show(args: &ShowArgs) -> Result<(), Failure> {
-    let client = Client::open(&args.host)?;
+    let client = args.output.open()?;
     let dead_letter: DeadLetter = client.get_json(&format!("/api/v1/dead-letters/{}", args.id))?;
-    match args.json {
-        true => print_json(&dead_letter),
-        false => print(&render(&dead_letter)),
-    }
+    args.output.print(&dead_letter, render)
 }
 
 fn render_list(dead_letters: &[DeadLetter]) -> String {

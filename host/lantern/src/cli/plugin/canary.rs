@@ -3,12 +3,11 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use serde_json::value::RawValue;
 
 use super::{Reference, Short, path};
-use crate::cli::client::{Client, HostArgs};
-use crate::cli::{Failure, print, print_json, table};
-use lantern_api::{CanaryReport, CanaryVersion, NewCanary, Rejects, TableComparison, VersionWork};
+use crate::cli::client::{Client, OutputArgs};
+use crate::cli::{Failure, table};
+use lantern_api::{CanaryReport, CanaryVersion, NewCanary, Rejects, RowView, TableComparison, VersionWork};
 
 #[derive(Debug, Args)]
 pub struct CanaryArgs {
@@ -21,11 +20,8 @@ pub struct CanaryArgs {
     /// Number of seconds for which to read new messages.
     #[arg(long, value_name = "SECONDS")]
     live: Option<u64>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -33,11 +29,8 @@ pub struct WrittenArgs {
     /// Plugin and version: @DIGEST (at least eight digits) or @VERSION.
     #[arg(value_name = "NAME@VERSION")]
     plugin: Reference,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 /// Number of example rows per table in the text output; the JSON output contains all.
@@ -57,13 +50,10 @@ fn version(plugin: &Reference) -> Result<&str, Failure> {
 }
 
 pub fn canary(args: &CanaryArgs) -> Result<(), Failure> {
-    let client = Client::open(&args.host)?;
+    let client = args.output.open()?;
     let messages = args.messages.or(args.live.is_none().then_some(1_000));
     let report = run_canary(&client, &args.plugin, version(&args.plugin)?, messages, args.live)?;
-    match args.json {
-        true => print_json(&report),
-        false => print(&render(&report)),
-    }
+    args.output.print(&report, render)
 }
 
 /// Runs a canary in the host and returns its report.
@@ -164,8 +154,10 @@ fn version_cells(role: &str, version: &CanaryVersion) -> Vec<String> {
 }
 
 fn render_examples(compared: &TableComparison) -> String {
-    let row =
-        |row: &Option<Box<RawValue>>| row.as_ref().map_or("null".to_owned(), |row| row.get().to_owned());
+    let row = |row: &Option<RowView>| {
+        row.as_ref()
+            .map_or("null".to_owned(), |row| row.json().to_owned())
+    };
     let mut text = String::new();
     for example in compared.examples.iter().take(EXAMPLES_SHOWN) {
         // Writing to a String cannot fail.
@@ -184,13 +176,10 @@ fn render_examples(compared: &TableComparison) -> String {
 
 pub fn written(args: &WrittenArgs) -> Result<(), Failure> {
     let version = version(&args.plugin)?;
-    let client = Client::open(&args.host)?;
+    let client = args.output.open()?;
     let work: VersionWork =
         client.get_json(&path(&args.plugin.name, &format!("/written?version={version}")))?;
-    match args.json {
-        true => print_json(&work),
-        false => print(&render_work(&work)),
-    }
+    args.output.print(&work, render_work)
 }
 
 fn render_work(work: &VersionWork) -> String {

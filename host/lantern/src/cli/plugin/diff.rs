@@ -7,9 +7,9 @@ use clap::Args;
 use url::form_urlencoded::Serializer;
 
 use super::path;
-use crate::cli::client::{Client, HostArgs};
+use crate::cli::Failure;
+use crate::cli::client::OutputArgs;
 use crate::cli::inspect::{Inspection, inspect};
-use crate::cli::{Failure, print, print_json};
 use lantern_api::Differences;
 use lantern_model::schema::PluginName;
 use lantern_model::schema::difference::{Difference, Effect, differences};
@@ -23,11 +23,8 @@ pub struct DiffArgs {
     /// files, the older one first.
     #[arg(required = true, num_args = 2..=3, value_names = ["NAME", "A", "B"])]
     operands: Vec<String>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 pub fn run(args: &DiffArgs) -> Result<(), Failure> {
@@ -36,10 +33,8 @@ pub fn run(args: &DiffArgs) -> Result<(), Failure> {
         [from, to] => of_files(Path::new(from), Path::new(to))?,
         _ => return Err(Failure::usage("expected NAME A B, or two files")),
     };
-    match args.json {
-        true => print_json(&found),
-        false => print(&render(&found.differences, found.effect)),
-    }
+    args.output
+        .print(&found, |found| render(&found.differences, found.effect))
 }
 
 fn of_host(args: &DiffArgs, name: &str, from: &str, to: &str) -> Result<Differences, Failure> {
@@ -48,7 +43,9 @@ fn of_host(args: &DiffArgs, name: &str, from: &str, to: &str) -> Result<Differen
         .append_pair("from", from)
         .append_pair("to", to)
         .finish();
-    Client::open(&args.host)?.get_json(&path(&name, &format!("/differences?{query}")))
+    args.output
+        .open()?
+        .get_json(&path(&name, &format!("/differences?{query}")))
 }
 
 fn of_files(from: &Path, to: &Path) -> Result<Differences, Failure> {

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::path;
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print};
-use lantern_api::{Pause, Plugin};
+use lantern_api::{Pause, PluginSummary};
 use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ pub fn pause(args: &PauseArgs) -> Result<(), Failure> {
     let body = Pause {
         reason: args.reason.clone(),
     };
-    Client::open(&args.host)?.post_json::<Plugin>(&path(&args.name, "/pause"), &body)?;
+    Client::open(&args.host)?.post_json::<PluginSummary>(&path(&args.name, "/pause"), &body)?;
     let name = &args.name;
     print(&format!(
         "paused {name}; it stays paused after a restart, and its messages stay in their streams\n\
@@ -43,6 +43,6 @@ pub fn pause(args: &PauseArgs) -> Result<(), Failure> {
 }
 
 pub fn resume(args: &ResumeArgs) -> Result<(), Failure> {
-    Client::open(&args.host)?.post_json::<Plugin>(&path(&args.name, "/resume"), &json!({}))?;
+    Client::open(&args.host)?.post_json::<PluginSummary>(&path(&args.name, "/resume"), &json!({}))?;
     print(&format!("resumed {}\n", args.name))
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::path;
-use crate::cli::client::{Client, HostArgs};
+use crate::cli::client::OutputArgs;
 use crate::cli::{Failure, print, print_json};
 use lantern_api::SettingsChanges;
 use lantern_model::schema::PluginName;
@@ -20,11 +20,8 @@ pub struct SetArgs {
     /// Setting and value, such as limits.memory=128MiB or wasi=true; KEY= restores the default of all plugins.
     #[arg(required = true, value_name = "KEY=VALUE", value_parser = assignment)]
     changes: Vec<(String, String)>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {
@@ -41,10 +38,10 @@ pub fn run(args: &SetArgs) -> Result<(), Failure> {
             return Err(Failure::usage(format!("duplicate setting {key}")));
         }
     }
-    let client = Client::open(&args.host)?;
+    let client = args.output.open()?;
     let body = SettingsChanges { changes };
     let settings: PluginSettings = client.put_json(&path(&args.name, "/settings"), &body)?;
-    if args.json {
+    if args.output.json {
         return print_json(&settings);
     }
     let lines = describe(&settings)?;

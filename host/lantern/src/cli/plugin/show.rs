@@ -6,20 +6,17 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Short, path, set, signature};
-use crate::cli::client::{Client, HostArgs};
+use crate::cli::client::OutputArgs;
 use crate::cli::{Failure, print, print_json, table};
 use lantern_api::{
-    LedgerRange, LoadFailure, Plugin, PluginDetail, PluginUse, PluginVersionDetail, SignatureState,
+    LedgerRange, LoadFailure, PluginDetail, PluginSummary, PluginUse, PluginVersionDetail, SignatureState,
 };
 use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -27,28 +24,25 @@ pub struct ShowArgs {
     /// Name of the plugin.
     #[arg(value_parser = PluginName::parse)]
     name: PluginName,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 pub fn list(args: &ListArgs) -> Result<(), Failure> {
-    let client = Client::open(&args.host)?;
+    let client = args.output.open()?;
     let failures: Vec<LoadFailure> = client.get_json("/api/v1/plugin-files")?;
-    let plugins: Vec<Plugin> = client.get_json("/api/v1/plugins")?;
-    match args.json {
+    let plugins: Vec<PluginSummary> = client.get_json("/api/v1/plugins")?;
+    match args.output.json {
         true => print_json(&json!({"plugins": plugins, "load_failures": failures})),
         false => print(&render_list(&plugins, &failures)),
     }
 }
 
 pub fn show(args: &ShowArgs) -> Result<(), Failure> {
-    let client = Client::open(&args.host)?;
+    let client = args.output.open()?;
     let path = path(&args.name, "");
     let plugin: PluginDetail = client.get_json(&path)?;
-    match args.json {
+    match args.output.json {
         true => print_json(&plugin),
         false => print(&render(&plugin)?),
     }
@@ -67,7 +61,7 @@ fn describe_use(used: &PluginUse) -> String {
     )
 }
 
-fn render_list(plugins: &[Plugin], failures: &[LoadFailure]) -> String {
+fn render_list(plugins: &[PluginSummary], failures: &[LoadFailure]) -> String {
     let mut text = if plugins.is_empty() {
         "no plugins installed\nto install one: lantern plugin install FILE --activate\n".to_owned()
     } else {
@@ -250,7 +244,7 @@ mod tests {
     #[test]
     fn plugins_are_listed_with_rejected_components() {
         let plugin = paused_plugin();
-        let listed: Plugin = serde_json::from_value(plugin.clone()).unwrap();
+        let listed: PluginSummary = serde_json::from_value(plugin.clone()).unwrap();
         let plugin: PluginDetail = serde_json::from_value(plugin).unwrap();
         let failure = LoadFailure {
             subject: "file x.wasm".into(),

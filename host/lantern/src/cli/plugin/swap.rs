@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Reference, Short, canary, diff, path, signature};
 use crate::cli::author::sign::with_suffix;
-use crate::cli::client::{Client, HostArgs};
+use crate::cli::client::{Client, OutputArgs};
 use crate::cli::{Failure, print, print_json};
 use lantern_api::{Activate, CanaryReport, ChangedVersion, RetryTotals, VersionState};
 use lantern_lifecycle::Component;
@@ -37,11 +37,8 @@ pub struct InstallArgs {
     /// Run a canary of the version on the last N messages of each stream.
     #[arg(long, value_name = "N")]
     canary: Option<u64>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -49,11 +46,8 @@ pub struct ActivateArgs {
     /// Plugin, with an optional version: @DIGEST (at least eight digits) or @VERSION [default: the newest].
     #[arg(value_name = "NAME[@VERSION]")]
     plugin: Reference,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -61,11 +55,8 @@ pub struct RollbackArgs {
     /// Name of the plugin.
     #[arg(value_parser = PluginName::parse)]
     name: PluginName,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    host: HostArgs,
+    output: OutputArgs,
 }
 
 /// An installed version with the report of its canary.
@@ -76,7 +67,7 @@ struct InstalledWithCanary<'a> {
 }
 
 pub fn install(args: &InstallArgs) -> Result<(), Failure> {
-    let client = Client::open(&args.host)?;
+    let client = args.output.open()?;
     let mut component = read(args)?;
     if let Some(file) = &args.signature {
         component.signature = Some(read_file(file)?);
@@ -84,12 +75,12 @@ pub fn install(args: &InstallArgs) -> Result<(), Failure> {
     let path = format!("/api/v1/plugins?activate={}", args.activate);
     let changed: ChangedVersion = client.post_component(&path, component)?;
     let Some(messages) = args.canary else {
-        return print_version(&changed, args.json);
+        return args.output.print(&changed, render);
     };
     let name = PluginName::parse(&changed.plugin).map_err(Failure::usage)?;
     let plugin = Reference { name, version: None };
     let report = canary::run_canary(&client, &plugin, &changed.digest, Some(messages), None)?;
-    if args.json {
+    if args.output.json {
         return print_json(&InstalledWithCanary {
             installed: &changed,
             canary: &report,
@@ -163,25 +154,18 @@ fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 pub fn activate(args: &ActivateArgs) -> Result<(), Failure> {
-    let client = Client::open(&args.host)?;
+    let client = args.output.open()?;
     let body = Activate {
         digest: args.plugin.version.clone(),
     };
     let changed: ChangedVersion = client.post_json(&path(&args.plugin.name, "/activate"), &body)?;
-    print_version(&changed, args.json)
+    args.output.print(&changed, render)
 }
 
 pub fn rollback(args: &RollbackArgs) -> Result<(), Failure> {
-    let client = Client::open(&args.host)?;
+    let client = args.output.open()?;
     let changed: ChangedVersion = client.post_json(&path(&args.name, "/rollback"), &json!({}))?;
-    print_version(&changed, args.json)
-}
-
-fn print_version(changed: &ChangedVersion, json: bool) -> Result<(), Failure> {
-    match json {
-        true => print_json(changed),
-        false => print(&render(changed)),
-    }
+    args.output.print(&changed, render)
 }
 
 fn render(changed: &ChangedVersion) -> String {

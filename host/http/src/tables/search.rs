@@ -3,11 +3,11 @@
 use axum::Json;
 use axum::extract;
 
+use super::name::TablePath;
 use crate::change::{AuditNote, Input};
 use crate::gate::Operator;
 use crate::problem::Problem;
 use crate::state::State;
-use crate::tables::TablePath;
 use lantern_api::{SetTableSearch, TableSearch};
 use lantern_store::reader::{ReadError, Reader, Shape};
 

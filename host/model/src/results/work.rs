@@ -1,24 +1,23 @@
-//! The provenance of a row, and the work of a version.
+//! The provenance of a row, the work of a version, and the result of a reprojection.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use lantern_model::identity::RowIdentity;
+use super::row::RowView;
+use crate::identity::RowIdentity;
 
 /// A row and its provenance.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Trace {
     /// The table.
     pub table: String,
     /// The identity of the row.
     pub id: RowIdentity,
     /// The row's columns; times in RFC 3339, bytes in base64, long values truncated.
-    // Raw text keeps the JSON values exactly as they are stored.
     #[schema(value_type = Object)]
-    pub row: Box<RawValue>,
+    pub row: RowView,
     /// The plugin.
     pub plugin: String,
     /// The version that wrote it; none where the ledger does not know.
@@ -108,4 +107,41 @@ pub struct WorkRange {
     pub first_at: String,
     /// When the last batch was committed.
     pub last_at: String,
+}
+
+/// The result of a reprojection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reprojected {
+    /// The plugin.
+    pub plugin: String,
+    /// The version whose work was replaced.
+    pub from: String,
+    /// Its digest.
+    pub from_digest: String,
+    /// The version that replaced it.
+    pub to: String,
+    /// Its digest.
+    pub to_digest: String,
+    /// Messages handled again.
+    pub messages: u64,
+    /// Of these, former dead letters that the replaced version had resolved.
+    pub former_dead_letters: u64,
+    /// Rows of the replaced version that were removed.
+    pub rows_removed: u64,
+    /// Rows inserted.
+    pub inserted: u64,
+    /// Rows that updated a stored row.
+    pub updated: u64,
+    /// Returned rows that changed nothing, because a row with their key already existed.
+    pub present: u64,
+    /// Dead letters resolved.
+    pub resolved: u64,
+    /// Messages that became dead letters.
+    pub dead: u64,
+    /// Messages that left their stream. Their rows stay as the replaced version wrote them.
+    pub messages_gone: u64,
+    /// Why messages are gone.
+    pub notes: Vec<String>,
+    /// Why it ended early. The remaining ranges still name the replaced version, so it can be repeated.
+    pub partial: Option<String>,
 }
