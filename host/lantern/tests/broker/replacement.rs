@@ -13,7 +13,7 @@ async fn consumer(server: &NatsServer) -> Info {
     stream.consumer_info(CONSUMER).await.unwrap()
 }
 
-/// A reset neither ends a standing pull nor tells its client: the broker delivers everything again to that client.
+/// A reset neither ends a standing pull nor notifies its client: the broker delivers everything again to that client.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_by_another_client_does_not_fence_a_pull_and_nothing_is_read_twice() {
     let server = NatsServer::start();

@@ -20,7 +20,7 @@ const CONSUMER: &str = "lantern-obs-events-obs";
 /// Messages before and after each change.
 const SOME: usize = 40;
 
-/// A publisher that never stops to publish.
+/// Publishes one message after another until it is stopped.
 struct Publisher {
     stop: Arc<AtomicBool>,
     stored: Arc<AtomicUsize>,
@@ -161,6 +161,15 @@ impl<'a> Scene<'a> {
         warnings.iter().any(|warning| warning["kind"] == kind)
     }
 
+    fn doctor(&self) -> String {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_lantern"))
+            .args(["doctor", "--nats", &self.cluster.url(), "--data-dir"])
+            .arg(self.dir.path())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Stops, and verifies that every stored message is one row.
     fn end(self) {
         self.flow();
@@ -271,7 +280,9 @@ fn a_stream_that_is_scaled_between_one_and_three_replicas_in_full_flow_loses_no_
     scene
         .host
         .wait("the warning", LIMIT, |_| scene.has_warning("single-replica"));
+    assert!(scene.doctor().contains("OBS_EVENTS: one replica in a cluster"));
     scene.scale(3);
+    assert!(scene.doctor().contains("OBS_EVENTS: 3 replica(s)"));
     scene.flow();
     scene
         .host

@@ -1,9 +1,10 @@
 //! Tests the warnings of a running source: acknowledgements that the broker rejects, a consumer that the broker may
 //! delete, filters that match nothing.
 
-use async_nats::jetstream::stream::{Config, ConsumerLimits, RetentionPolicy, Source};
+use async_nats::jetstream::stream::{Config, ConsumerLimits, PersistenceMode, RetentionPolicy, Source};
 
 use super::*;
+use crate::nats::free_port;
 
 /// Returns a user with all permissions, for the test, and a user with or without permission to publish to `$JS.ACK.>`.
 fn users(acknowledges: bool) -> String {
@@ -163,4 +164,34 @@ fn a_filter_without_matching_subjects_causes_a_warning_also_for_mirrors() {
     host.wait("no warning", LIMIT, |host| {
         !warns_of(host, "filter-matches-nothing")
     });
+}
+
+#[test]
+fn status_and_doctor_warn_about_messages_that_are_confirmed_before_they_are_on_disk() {
+    let monitoring = free_port();
+    let server = NatsServer::start_with(&format!("http: \"127.0.0.1:{monitoring}\"\n"));
+    let config = Config {
+        persist_mode: Some(PersistenceMode::Async),
+        ..observed(RetentionPolicy::Limits)
+    };
+    make_stream(&server, config);
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    host.wait("the warning", LIMIT, |host| warns_of(host, "persisted-later"));
+    assert!(host.check("projection:obs-events/obs").unwrap().0);
+    let doctor = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_lantern"))
+            .args(["doctor", "--nats", &server.url(), "--data-dir"])
+            .arg(dir.path())
+            .args(arguments)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = doctor(&[]);
+    assert!(text.contains("(persist_mode async)"), "{text}");
+    assert!(text.contains("sync         not checked"), "{text}");
+    let text = doctor(&["--monitoring", &format!("http://127.0.0.1:{monitoring}")]);
+    assert!(text.contains("writes streams to disk every 120 s"), "{text}");
 }
