@@ -1,11 +1,10 @@
 //! One JetStream request and its errors. All requests to JetStream, except messages and acknowledgements, use
 //! [`Inner::request`].
 
-use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{RequestError, RequestErrorKind};
-use async_nats::jetstream::response::Response;
-use serde::Serialize;
+use async_nats::jetstream::{self, ErrorCode};
+use async_nats::{Request, RequestError, RequestErrorKind};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::link::{Link, denies_publish, wait_until_denied};
 use super::{Inner, Server};
@@ -211,22 +210,28 @@ impl Inner {
     ) -> Result<Option<Answer>, BrokerError> {
         // Without this check, a request would wait in the client's queue until it times out.
         self.server()?;
-        let what = subject.clone();
-        let jetstream = self.current().jetstream;
-        let full_subject = format!("{}.{subject}", self.api_prefix);
+        let what = subject;
+        let client = self.current().client;
+        let full_subject = format!("{}.{what}", self.api_prefix);
+        let request = async {
+            let payload = serde_json::to_vec(payload).map_err(unreadable)?;
+            let request = Request::new().payload(payload.into());
+            let answer = client.send_request(full_subject.clone(), request).await?;
+            parse_answer(&answer.payload).map_err(unreadable)
+        };
         // Subscribe before the request is sent, so that no error about it is missed.
         let server_errors = self.main.signals().server_errors();
         let answer = tokio::select! {
             biased;
-            answer = jetstream.request::<_, _, Response<Answer>>(subject, payload) => answer,
+            answer = request => answer,
             () = wait_until_denied(server_errors, &full_subject) => {
                 return Err(BrokerError::Forbidden { what: full_subject });
             }
         };
         match answer {
-            Ok(Response::Ok(answer)) => Ok(Some(answer)),
-            Ok(Response::Err { error }) if none.contains(&error.error_code()) => Ok(None),
-            Ok(Response::Err { error }) => Err(BrokerError::JetStream {
+            Ok(Ok(answer)) => Ok(Some(answer)),
+            Ok(Err(error)) if none.contains(&error.error_code()) => Ok(None),
+            Ok(Err(error)) => Err(BrokerError::JetStream {
                 what,
                 code: error.error_code().0,
                 description: clean_text(described(&error.to_string(), &error), 500),
@@ -247,6 +252,26 @@ impl Inner {
             }),
         }
     }
+}
+
+/// Parses an answer, or the error that it contains. The library's type for this copies every answer into generic values
+/// first, which takes most of the CPU time of a request.
+fn parse_answer<Answer: DeserializeOwned>(
+    payload: &[u8],
+) -> Result<Result<Answer, jetstream::Error>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Failure {
+        error: Option<jetstream::Error>,
+    }
+    if let Failure { error: Some(error) } = serde_json::from_slice(payload)? {
+        return Ok(Err(error));
+    }
+    serde_json::from_slice(payload).map(Ok)
+}
+
+/// The error of a request whose JSON cannot be written, or whose answer cannot be read.
+fn unreadable(error: serde_json::Error) -> RequestError {
+    RequestError::with_source(RequestErrorKind::Other, error)
 }
 
 #[cfg(test)]
@@ -277,6 +302,31 @@ mod tests {
         }
         let other = on_cluster(code(ErrorCode::STREAM_NAME_EXIST));
         assert!(matches!(other, BrokerError::JetStream { .. }), "{other}");
+    }
+
+    #[test]
+    fn an_answer_is_the_object_or_an_error() {
+        #[derive(Debug, Deserialize)]
+        struct Deleted {
+            success: bool,
+        }
+        let parse = |text: &str| parse_answer::<Deleted>(text.as_bytes());
+        assert!(
+            parse(r#"{"type":"answer","success":true}"#)
+                .unwrap()
+                .unwrap()
+                .success
+        );
+        let error = parse(
+            r#"{"type":"answer","error":{"code":404,"err_code":10059,"description":"stream not found"}}"#,
+        );
+        assert_eq!(
+            error.unwrap().unwrap_err().error_code(),
+            ErrorCode::STREAM_NOT_FOUND
+        );
+        for neither in ["", "{}", "[]", r#"{"error":7}"#, r#"{"success":1}"#] {
+            assert!(parse(neither).is_err(), "{neither}");
+        }
     }
 
     #[test]

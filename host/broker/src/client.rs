@@ -153,8 +153,14 @@ impl EndGuard {
 /// drops it, and the library's task ends after its next attempt.
 const LINE_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
-/// Interval of line checks, for the case that the library dropped the event that reports the loss.
-const LINE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Interval of pings on a line, as a last resort: the heartbeats of a subscription and the deadline of an ephemeral read detect
+/// a broker that does not answer much earlier.
+const LINE_PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// After this time of waiting, a reader checks its line, in case the library dropped the event that reports the loss. Longer
+/// than the interval of the broker's heartbeats, which end the wait: the checks of many idle sources would wake the host
+/// more often than everything else.
+pub(super) const LINE_CHECK_INTERVAL: Duration = Duration::from_millis(1_250);
 
 /// The connection of one subscription.
 pub(super) struct Line {
@@ -179,6 +185,7 @@ impl Line {
         let options = main
             .dialing()
             .options(&Arc::new(Signals::default()))
+            .ping_interval(LINE_PING_INTERVAL)
             .max_reconnects(main.dialing().addresses.len())
             .reconnect_delay_callback(move |_| {
                 if connected.load(Ordering::SeqCst) {

@@ -17,8 +17,9 @@ pub struct BrokerConfig {
     pub place: BrokerLocation,
     /// Client name in the broker's list of connections.
     pub client_name: String,
-    /// Interval of pings. Two missed answers end the connection, so every caller detects a frozen broker after three
-    /// intervals; a subscription detects it earlier, by its heartbeats.
+    /// Interval of pings on the connection for requests and on those of core NATS sources. Two missed answers end the
+    /// connection, so every caller detects a frozen broker after three intervals; a subscription detects it earlier, by its
+    /// heartbeats.
     pub ping_interval: Duration,
     /// Prefix of inbox subjects, for accounts that permit only a certain one.
     pub inbox_prefix: Option<String>,

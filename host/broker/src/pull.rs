@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::ack::{self, AckToken, Replies};
+use super::client::LINE_CHECK_INTERVAL;
 use super::consumer::PullLimits;
 use super::sequence::{DeliveryPosition, Order, Verdict};
 use super::suspects::CarefulRead;
@@ -52,6 +53,11 @@ pub(super) const PULL_EXPIRES: Duration = Duration::from_secs(10);
 
 /// Interval of the broker's heartbeats for an open request.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+
+const _: () = assert!(
+    LINE_CHECK_INTERVAL.as_millis() > HEARTBEAT.as_millis(),
+    "the timer of an idle source would run out between two heartbeats"
+);
 
 /// Consecutive requests that the broker may end without a message before the subscription counts as refused.
 const REJECTIONS_MAX: u32 = 3;

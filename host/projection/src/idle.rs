@@ -1,20 +1,13 @@
 //! The status of a source while no session reads it: its stored position, and how many messages wait in the stream. A
 //! paused or halted source falls behind, and operators need to see by how much.
 
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::Interval;
 
 use super::plan::covers;
-use super::survey::{SURVEY_EVERY, to_replica};
+use super::survey::to_replica;
 use super::{Projection, Purpose};
 use lantern_broker::{BrokerError, ConsumerFacts, StreamFacts};
 use lantern_store::Attached;
-
-/// The interval at which an idle source is surveyed.
-pub(super) fn surveys() -> Interval {
-    let mut ticks = interval(SURVEY_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
 
 impl Projection {
     /// Keeps the status current until the future is dropped; never returns.

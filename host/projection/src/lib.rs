@@ -173,7 +173,7 @@ impl Projection {
         let mut pause = PAUSE_MIN;
         let mut quiet = None;
         let mut desired = self.desired.clone();
-        let mut surveys = idle::surveys();
+        let mut surveys = survey::survey_ticks();
         loop {
             let checkpoint = self.progress.checkpoint();
             let halt = tokio::select! {

@@ -1,10 +1,11 @@
 //! Surveys of a source that a session reads: facts about stream and consumer, requested at intervals in parallel with the
 //! messages, and their effect on status, warnings and gaps.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use tokio::sync::mpsc;
-use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
+use tokio::time::{Duration, Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::delivery_watch::{DeliveryWatch, Inquiry};
@@ -24,7 +25,32 @@ use lantern_model::status::{ProjectionState, ProjectionWarning, StreamReplica};
 use lantern_store::Gap;
 
 /// How often the broker is asked for lag, trimming and the consumer's owner.
-pub(super) const SURVEY_EVERY: Duration = Duration::from_secs(2);
+const SURVEY_EVERY: Duration = Duration::from_secs(2);
+
+/// The number of moments within [`SURVEY_EVERY`] at which sources are surveyed.
+const SURVEY_SLOTS: u32 = 8;
+
+/// Ticks at once, and then every [`SURVEY_EVERY`]. All sources share a few moments for their ticks, so that the requests of many
+/// idle sources share packets and wake the host rarely. The sources are spread over several moments, so that the requests of
+/// a thousand sources do not delay messages.
+pub(super) fn survey_ticks() -> Interval {
+    static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static TICKERS: AtomicU64 = AtomicU64::new(0);
+    let slot = TICKERS.fetch_add(1, Ordering::Relaxed) % u64::from(SURVEY_SLOTS);
+    let now = Instant::now();
+    let since_tick = time_since_tick(slot, now.saturating_duration_since(*ORIGIN));
+    // An interval that begins in the past ticks at once, and keeps its phase.
+    let mut ticks = interval_at(now.checked_sub(since_tick).unwrap_or(now), SURVEY_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
+}
+
+/// The time since the last tick of a slot. `elapsed` is the time since a tick of the slot 0.
+fn time_since_tick(slot: u64, elapsed: Duration) -> Duration {
+    let period = SURVEY_EVERY.as_micros() as u64;
+    let offset = slot * period / u64::from(SURVEY_SLOTS);
+    Duration::from_micros((elapsed.as_micros() as u64 + period - offset) % period)
+}
 
 /// The broker's facts about stream and consumer, collected in parallel with the messages.
 pub(super) struct Survey {
@@ -176,8 +202,7 @@ impl Projection {
             mirrored_subjects: None,
         };
         let task = tokio::spawn(async move {
-            let mut ticks = interval(SURVEY_EVERY);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut ticks = survey_ticks();
             loop {
                 ticks.tick().await;
                 // The subscription detects a broker that does not answer; there is nothing to survey then.
@@ -325,4 +350,17 @@ fn show_survey(projection: &Projection, stream: &StreamFacts, waiting: u64, paus
         }
         status.set_stalled(is_stalled);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_slot_ticks_at_its_own_moment_of_the_period() {
+        let since = |slot, ms| time_since_tick(slot, Duration::from_millis(ms)).as_millis();
+        assert_eq!([since(0, 0), since(0, 300), since(0, 2_300)], [0, 300, 300]);
+        assert_eq!([since(3, 0), since(3, 750), since(3, 1_000)], [1_250, 0, 250]);
+        assert_eq!(since(7, 1_749), 1_999);
+    }
 }
