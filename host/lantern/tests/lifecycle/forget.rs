@@ -327,7 +327,7 @@ async fn merging_tables_are_rebuilt_without_the_erased_messages() {
     // The first message of the stream, then one in the middle.
     for (erased, totals) in [("1", ["even|110", "odd|99"]), ("9", ["even|110", "odd|90"])] {
         let done = scene.forget(erase("n", erased)).await;
-        assert_eq!(done.streams[0].deleted, 1, "{done:?}");
+        assert_eq!(done.streams[0].messages_deleted, 1, "{done:?}");
         let rebuilt = scene.rebuild(RebuildRequest::default()).await.unwrap();
         assert_eq!(rebuilt.state, RebuildState::Done, "{rebuilt:?}");
         assert_eq!(
