@@ -153,10 +153,15 @@ impl Scene {
 
     /// With another declaration of the plugin.
     pub(super) async fn of(dir: &std::path::Path, manifest: Manifest) -> Self {
+        Self::at(dir, manifest, None).await
+    }
+
+    /// With the tables at a server.
+    pub(super) async fn at(dir: &std::path::Path, manifest: Manifest, server: Option<Server>) -> Self {
         let config = StoreConfig {
             // Tests commit one batch after the other.
             commit_delay: std::time::Duration::ZERO,
-            server: new_server_database().await,
+            server,
             ..StoreConfig::new(dir)
         };
         let store = Store::open(config).await.expect("open");
@@ -241,9 +246,8 @@ fn text_of(connection: &Connection, sql: &str) -> String {
     rows.unwrap().map(Result::unwrap).collect::<Vec<_>>().join("; ")
 }
 
-/// A new database of the PostgreSQL server that `LANTERN_TEST_POSTGRES` names; none without it. The tests that use a
-/// [`Scene`] then run on the server.
-async fn new_server_database() -> Option<Server> {
+/// A new database of the PostgreSQL server that `LANTERN_TEST_POSTGRES` names; none without it.
+pub(super) async fn new_server_database() -> Option<Server> {
     let address = std::env::var("LANTERN_TEST_POSTGRES").ok()?;
     let name = format!("t_{}", uuid::Uuid::new_v4().simple());
     let (client, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls)

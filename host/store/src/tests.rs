@@ -2,6 +2,7 @@
 
 mod checks;
 mod effects;
+mod engines;
 mod reads;
 mod sources;
 

@@ -282,7 +282,7 @@ impl Reader {
         let [origin, sequence, row] = [id.origin, id.sequence, id.row].map(|number| bound.integer(number));
         let rows = stored.rows(&origin, &sequence, &sequence);
         let found = format!("SELECT t._rowid_, NULL {rows} AND t._row = {row}");
-        let sql = select_rows(shape, &columns, &found);
+        let sql = select_rows(shape, &columns, &found).sql;
         let mut rows = self
             .fetch_sized(&sql, bound.arguments(), 1, |row| {
                 Ok((record(shape, &columns, row)?.1, 0))
@@ -373,7 +373,12 @@ fn key(row: &Row, index: usize) -> Result<Key, ReadError> {
             // A parameter cannot hold it, so it is read again.
             Err(_) => Key::Stored,
         },
-        // Represents a long text, see `Finder::shown_key`.
+        // A short text of PostgreSQL, see `Finder::shown_key`.
+        ValueRef::Blob([1, text @ ..]) => match std::str::from_utf8(text) {
+            Ok(text) => Key::Text(text.to_owned()),
+            Err(_) => Key::Stored,
+        },
+        // Represents a long text.
         ValueRef::Blob(_) => Key::Stored,
     })
 }

@@ -369,7 +369,7 @@ fn upper_bound_of_prefix(text: &str) -> Option<String> {
 /// All conditions joined; true if there are none.
 pub(super) fn all(conditions: &[String]) -> String {
     match conditions {
-        [] => "1".to_owned(),
+        [] => "TRUE".to_owned(),
         conditions => conditions.join(" AND "),
     }
 }

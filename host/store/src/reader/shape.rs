@@ -7,6 +7,7 @@ use super::connections::Row;
 use super::search::FewProposals;
 use super::text::json_size;
 use super::{ReadError, Reader, TableEntry};
+use crate::sql::Engine;
 use crate::values::Stored;
 use lantern_model::batch::Value;
 use lantern_model::schema::description::ColumnRole;
@@ -22,6 +23,7 @@ pub struct Shape {
     time: Option<usize>,
     indexes: Vec<ShapeIndex>,
     is_segmented: bool,
+    engine: Engine,
     /// The only rows that a query reads; all if none.
     proposed: Option<Arc<FewProposals>>,
 }
@@ -82,6 +84,11 @@ impl Shape {
     /// Whether the table has segments instead of indexes on its facets.
     pub(super) fn is_segmented(&self) -> bool {
         self.is_segmented
+    }
+
+    /// The engine that has the table.
+    pub(super) fn engine(&self) -> Engine {
+        self.engine
     }
 
     /// The rows that a full-text index proposes, if queries read only these.
@@ -181,6 +188,7 @@ impl Shape {
             time,
             indexes,
             is_segmented,
+            engine: Engine::Sqlite,
             proposed: None,
         })
     }
@@ -224,7 +232,10 @@ impl Reader {
         }
         let is_segmented = self.is_segmented(&entry.name).await?;
         let indexes = indexes.into_iter().map(|(_, index)| index).collect();
-        Shape::new(entry, indexes, is_segmented)
+        Ok(Shape {
+            engine: self.location.engine(),
+            ..Shape::new(entry, indexes, is_segmented)?
+        })
     }
     async fn is_segmented(&self, name: &TableName) -> Result<bool, ReadError> {
         const SQL: &str = "SELECT EXISTS (SELECT 1 FROM _lantern_segments WHERE table_name = ?1)";

@@ -4,6 +4,7 @@ use super::{KEY_BYTES_MAX, Key, Part, RowPosition, RowQuery, Sort};
 use crate::reader::segments::segments_as_t;
 use crate::reader::selection::{Bound, Conditions, Lead, Selection, Test, all};
 use crate::reader::shape::Shape;
+use crate::sql::Engine;
 use crate::statement::quote;
 use lantern_model::batch::Value;
 use lantern_model::schema::ColumnType;
@@ -105,13 +106,15 @@ impl<'a> Finder<'a> {
     pub(super) fn page(&self, columns: &[usize], limit: usize, stretch: usize) -> (String, Bound) {
         let mut bound = Bound::default();
         let found = self.find(&mut bound, if self.is_in_stretches() { stretch } else { limit });
-        let mut sql = select_rows(self.shape, columns, &found);
+        let SelectRows { mut sql, order } = select_rows(self.shape, columns, &found);
         if self.is_in_stretches() {
             let mut following = self.conditions().following(&mut bound);
             if !self.range_leads() {
                 following.extend(self.conditions().range(&mut bound, false));
             }
-            sql = format!("{sql} WHERE {} LIMIT {limit}", all(&following));
+            sql = format!("{sql} WHERE {}{order} LIMIT {limit}", all(&following));
+        } else {
+            sql.push_str(order);
         }
         (sql, bound)
     }
@@ -202,7 +205,12 @@ impl<'a> Finder<'a> {
         let name = format!("t.{}", quote(&column.name));
         let is_merged = matches!(self.lead, Lead::Choice(_));
         if column.column_type == ColumnType::Text && !is_merged {
-            format!("CASE WHEN octet_length({name}) > {KEY_BYTES_MAX} THEN x'' ELSE {name} END")
+            // A column of PostgreSQL has one type, so that its texts are bytes with a mark.
+            let short = match self.shape.engine() {
+                Engine::Sqlite => name.clone(),
+                Engine::Postgres => format!("'\\x01'::bytea || convert_to({name}, 'UTF8')"),
+            };
+            format!("CASE WHEN octet_length({name}) > {KEY_BYTES_MAX} THEN x'' ELSE {short} END")
         } else {
             name
         }
@@ -254,16 +262,33 @@ impl<'a> Finder<'a> {
     }
 }
 
-/// Reads the rows whose numbers `found` returns.
-pub(super) fn select_rows(shape: &Shape, columns: &[usize], found: &str) -> String {
+/// A statement that reads found rows.
+pub(super) struct SelectRows {
+    pub(super) sql: String,
+    /// Its order, after all conditions: that in which the rows were found.
+    pub(super) order: &'static str,
+}
+
+/// Reads the rows whose numbers `found` returns, in the order in which it returns them.
+pub(super) fn select_rows(shape: &Shape, columns: &[usize], found: &str) -> SelectRows {
     let names: Vec<String> = columns
         .iter()
         .map(|&position| format!(", t.{}", quote(&shape.columns[position].name)))
         .collect();
-    format!(
+    // SQLite keeps the order of `p`, and sorts nothing.
+    let (numbered, order) = match shape.engine() {
+        Engine::Sqlite => ("p", ""),
+        Engine::Postgres => (
+            "(SELECT r, k, row_number() OVER () AS place FROM p) AS p",
+            " ORDER BY p.place",
+        ),
+    };
+    let sql = format!(
         "WITH p (r, k) AS MATERIALIZED ({found}) \
-         SELECT t._rowid_, p.k, t._origin, t._sequence, t._row{} FROM p CROSS JOIN {} AS t ON t._rowid_ = p.r",
+         SELECT t._rowid_, p.k, t._origin, t._sequence, t._row{} FROM {numbered} \
+         CROSS JOIN {} AS t ON t._rowid_ = p.r",
         names.concat(),
         quote(&shape.entry.name)
-    )
+    );
+    SelectRows { sql, order }
 }

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use super::finder::{Finder, select_rows};
+use super::finder::{Finder, SelectRows, select_rows};
 use super::{Key, Part, RowPage, RowPosition, RowQuery, RowRecord, parts_of, record};
 use crate::reader::segments::{Costs, LOOKUP_COST, ROWS_FEW, Segment, Span, Summaries, Zone, costs};
 use crate::reader::selection::{Bound, Lead};
@@ -254,7 +254,8 @@ impl<'a> Pager<'a> {
 
     /// Reads the rows whose numbers a statement returns.
     pub(super) fn read(&mut self, found: &str, bound: Bound) -> Result<(), ReadError> {
-        let sql = select_rows(self.shape, &self.query.columns, found);
+        let SelectRows { sql, order } = select_rows(self.shape, &self.query.columns, found);
+        let sql = sql + order;
         let mut bytes = 0;
         let rows = self
             .snapshot

@@ -7,7 +7,11 @@ use std::borrow::Cow;
 /// The statement for PostgreSQL. Parameters inside quotes are left alone.
 pub(crate) fn portable(sql: &str) -> Cow<'_, str> {
     let mut text = Cow::Borrowed(sql);
-    for (sqlite, postgres) in [("x''", "''::bytea"), (" AS REAL)", " AS DOUBLE PRECISION)")] {
+    for (sqlite, postgres) in [
+        ("x''", "''::bytea"),
+        (" AS REAL)", " AS DOUBLE PRECISION)"),
+        (" +t.", " t."),
+    ] {
         if text.contains(sqlite) {
             text = Cow::Owned(text.replace(sqlite, postgres));
         }
