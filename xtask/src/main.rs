@@ -12,6 +12,7 @@ mod features;
 mod fuzz;
 mod languages;
 mod plugins;
+mod postgres;
 mod process;
 mod setup;
 mod test;

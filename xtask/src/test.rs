@@ -11,7 +11,7 @@ mod deny;
 mod tally;
 
 use std::{
-    path::PathBuf,
+    ffi::OsString,
     process::{Command, ExitCode},
     time::{Duration, Instant},
 };
@@ -20,7 +20,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     bench::with_environment,
-    fuzz, languages, plugins, process,
+    fuzz, languages, plugins, postgres, process,
     setup::{self, Tools},
     tidy, web,
     workspace::{Profile, Workspace},
@@ -41,7 +41,7 @@ pub struct Options {
 type Run = fn(&mut Session) -> Result<Verdict>;
 
 /// The stages, cheapest first, so that mistakes are found early.
-const STAGES: [(&str, Run); 15] = [
+const STAGES: [(&str, Run); 16] = [
     ("fmt", fmt),
     ("tidy", |session| {
         tidy::check(&session.workspace.root).map(|()| Verdict::Done)
@@ -63,8 +63,20 @@ const STAGES: [(&str, Run); 15] = [
     ("unit", |session| {
         require_tests(session.cargo_test("--lib --bins")?)
     }),
+    ("postgres", |session| {
+        let programs = match postgres::programs() {
+            Ok(programs) => programs,
+            Err(reason) => return Ok(Verdict::Skipped(reason)),
+        };
+        let server = postgres::Server::start(&programs)?;
+        session
+            .variables
+            .push(("LANTERN_TEST_POSTGRES", server.address().into()));
+        require_tests(session.cargo_test("--lib -- tests::engines")?)
+    }),
     ("integration", |session| {
-        session.older_server = Some(setup::older_server(&session.workspace)?);
+        let (name, path) = setup::older_server(&session.workspace)?;
+        session.variables.push((name, path.into()));
         let passed = require_tests(session.cargo_test("--test *")?)?;
         full_disk(session, passed)
     }),
@@ -120,8 +132,8 @@ enum Verdict {
 struct Session {
     workspace: Workspace,
     tools: Tools,
-    /// The environment variable for the older broker, and its path.
-    older_server: Option<(&'static str, PathBuf)>,
+    /// Environment variables for the tests, such as the path of an older broker.
+    variables: Vec<(&'static str, OsString)>,
     tally: Tally,
 }
 
@@ -147,7 +159,7 @@ fn stages(workspace: Workspace, options: &Options, tally: &mut Tally) -> Result<
     let mut session = Session {
         workspace,
         tools,
-        older_server: None,
+        variables: Vec::new(),
         tally: Tally::default(),
     };
     let mut summary = Vec::new();
@@ -269,7 +281,7 @@ impl Session {
         let mut command = process::cargo(&self.workspace.root);
         command.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
         with_environment(&mut command, &self.workspace, &self.tools);
-        command.envs(self.older_server.clone());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 }

@@ -185,6 +185,9 @@ pub struct OutstandingMessage {
     pub published_ns: i64,
 }
 
+/// The name of the function in errors.
+const ERASURE: &str = "the erasure of a value";
+
 impl Store {
     /// What an erasure would remove. Changes nothing.
     ///
@@ -192,7 +195,10 @@ impl Store {
     /// See [`ForgetError`].
     pub async fn survey_forget(&self, query: ForgetQuery) -> Result<ForgetSurvey, ForgetError> {
         self.reader()
-            .long_snapshot(move |connection| search::survey(connection, &query))
+            .long_snapshot(move |connection| {
+                connection.require_sqlite(ERASURE)?;
+                search::survey(connection, &query)
+            })
             .await
     }
 
@@ -212,8 +218,11 @@ impl Store {
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`]; nothing has changed then.
     pub async fn erase(&self, messages: Vec<Erasure>) -> Result<Erased, CommitError> {
-        self.call(move |connection| erase::erase(connection, &messages, Timestamp::now()))
-            .await
+        self.call(move |connection| {
+            connection.require_sqlite(ERASURE)?;
+            erase::erase(connection, &messages, Timestamp::now())
+        })
+        .await
     }
 
     /// Erased messages that still have to be deleted from their streams, behind the one at `after`, in order.

@@ -114,12 +114,11 @@ impl Search<'_> {
     ) -> Result<(), CommitError> {
         let table = table.to_string();
         let change = move |transaction: &Transaction<'_>| match on {
-            true => transaction
-                .execute(
-                    "INSERT INTO _lantern_searched VALUES (?1) ON CONFLICT DO NOTHING",
-                    [&table],
-                )
-                .map(drop),
+            true => {
+                transaction.require_sqlite("full-text search")?;
+                let insert = "INSERT INTO _lantern_searched VALUES (?1) ON CONFLICT DO NOTHING";
+                transaction.execute(insert, [&table]).map(drop)
+            }
             false => disable(transaction, &table),
         };
         self.0.change(mark, change, |()| Some(String::new())).await

@@ -10,8 +10,8 @@ use lantern_model::schema::{
     RawTable, RawWrite, Role, TableName,
 };
 
-/// A table for each kind of write: inserted once, ignored if present, and merged in every way.
-fn every_write() -> Manifest {
+/// The columns of each table: every type and role.
+fn columns() -> Vec<RawColumn> {
     let column = |name: &str, column_type, role| RawColumn {
         name: name.into(),
         column_type,
@@ -20,20 +20,22 @@ fn every_write() -> Manifest {
         doc: String::new(),
         hints: Vec::new(),
     };
-    let columns = || {
-        vec![
-            column("id", ColumnType::Text, Role::Entity),
-            column("at", ColumnType::Timestamp, Role::Time),
-            column("kind", ColumnType::Text, Role::Facet),
-            column("replaced", ColumnType::Json, Role::None),
-            column("kept", ColumnType::Blob, Role::None),
-            column("filled", ColumnType::Text, Role::None),
-            column("whole", ColumnType::Integer, Role::None),
-            column("real", ColumnType::Real, Role::None),
-            column("least", ColumnType::Integer, Role::None),
-            column("greatest", ColumnType::Text, Role::None),
-        ]
-    };
+    vec![
+        column("id", ColumnType::Text, Role::Entity),
+        column("at", ColumnType::Timestamp, Role::Time),
+        column("kind", ColumnType::Text, Role::Facet),
+        column("replaced", ColumnType::Json, Role::None),
+        column("kept", ColumnType::Blob, Role::None),
+        column("filled", ColumnType::Text, Role::None),
+        column("whole", ColumnType::Integer, Role::None),
+        column("real", ColumnType::Real, Role::None),
+        column("least", ColumnType::Integer, Role::None),
+        column("greatest", ColumnType::Text, Role::None),
+    ]
+}
+
+/// A table for each kind of write: inserted once, ignored if present, and merged in every way.
+fn every_write() -> Manifest {
     let names: Vec<String> = columns().iter().map(|column| column.name.clone()).collect();
     let table = |name: &str, key: &[&str]| RawTable {
         name: name.into(),
