@@ -29,7 +29,9 @@ pub fn programs() -> Result<PathBuf, String> {
     let debian = debian.flatten().map(|version| version.path().join("bin"));
     let mut found: Vec<(u32, PathBuf)> = std::env::split_paths(&on_path)
         .chain(debian)
-        .filter(|folder| folder.join("initdb").is_file())
+        // On PATH are often links to the directory that has all programs.
+        .filter_map(|folder| Some(folder.join("initdb").canonicalize().ok()?.parent()?.to_owned()))
+        .filter(|folder| folder.join("pg_isready").is_file())
         .filter_map(|folder| Some((major_version(&folder)?, folder)))
         .collect();
     found.sort();

@@ -28,12 +28,8 @@ impl Listening {
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
-        let response = visits
-            .api
-            .clone()
-            .oneshot(request.body(Body::empty()).unwrap())
-            .await
-            .unwrap();
+        let request = request.body(Body::empty()).unwrap();
+        let response = visits.api.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         let mut listening = Self {
