@@ -24,6 +24,7 @@
 //! | `too-many-rows [N]` | that many rows, by default 1,000,000 |
 //! | `huge-text [MIB]` | a text of that size, by default 100 |
 //! | `ansi` | rejects with 1 MiB of escape codes |
+//! | `panic TEXT` | logs `panicked at TEXT` as an error, then traps |
 //! | `log TEXT`, `log-flood [LINES]`, `log-huge` | logs it; 100,000 lines; 1 MiB in one line; then one row |
 
 #![cfg_attr(
@@ -109,6 +110,10 @@ fn behave(word: &str, argument: &str) -> Outcome {
         "reject" => reject(argument.to_owned()),
         "slow" => slow(argument),
         "trap" => trap(),
+        "panic" => {
+            log(Level::Error, &format!("panicked at {argument}"));
+            trap()
+        }
         "loop" => spin(),
         "recurse" => evil(Value::Integer(recurse(argument.len() as i64)), Value::Null),
         "grow" => grow(),

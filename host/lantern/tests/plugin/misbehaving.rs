@@ -90,6 +90,16 @@ fn check_alone(projector: &mut lantern_plugin::Projector, payload: &str, class: 
 }
 
 #[test]
+fn a_trap_has_the_panic_message_even_if_the_log_drops_its_line() {
+    let limits = Limits {
+        log_lines_per_second: 0,
+        ..quick()
+    };
+    let mut projector = plugin(limits).projector();
+    check_alone(&mut projector, "panic", RejectionClass::Trap, "panicked at");
+}
+
+#[test]
 fn each_bad_message_has_its_class_and_affects_no_other() {
     let mut projector = plugin(quick()).projector();
     let mut check = |payload, class, words| check_alone(&mut projector, payload, class, words);

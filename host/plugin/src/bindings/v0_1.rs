@@ -39,13 +39,18 @@ pub(super) fn link(linker: &mut Linker<GuestState>) -> Result<()> {
     linker
         .instance(IMPORT)?
         .func_wrap("log", |mut store, (level, text): (Level, WasmStr)| {
-            if let Some(line) = store.data().log_line() {
-                let text = text.to_str(&store)?;
+            let line = store.data().log_line();
+            // The description of a trap needs the last error even if the rate limit drops its line.
+            if line.is_none() && level != Level::Error {
+                return Ok(());
+            }
+            let text = text.to_str(&store)?;
+            if let Some(line) = line {
                 line.write(LogLevel::from(level), &text);
-                if level == Level::Error {
-                    let message = clean_text(&text, ERROR_BYTES_MAX);
-                    store.data_mut().record_error(message);
-                }
+            }
+            if level == Level::Error {
+                let message = clean_text(&text, ERROR_BYTES_MAX);
+                store.data_mut().record_error(message);
             }
             Ok(())
         })
