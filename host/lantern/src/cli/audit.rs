@@ -59,6 +59,10 @@ fn list(args: &AuditArgs) -> String {
 }
 
 fn render(entries: &[AuditEntry]) -> String {
+    if entries.is_empty() {
+        return "no matching audit entries; `lantern audit` without filters shows the actions and actors\n"
+            .to_owned();
+    }
     let head = ["at", "actor", "action", "plugin", "outcome", "detail"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(entries.iter().map(|entry| {

@@ -6,7 +6,7 @@ use clap::Args;
 use url::form_urlencoded::Serializer;
 
 use super::client::OutputArgs;
-use super::{Failure, table};
+use super::{Failure, plugin, table};
 use lantern_api::Gap;
 use lantern_model::schema::{PluginName, SourceName};
 
@@ -29,7 +29,11 @@ pub struct GapsArgs {
 }
 
 pub fn run(args: &GapsArgs) -> Result<ExitCode, Failure> {
-    let gaps: Vec<Gap> = args.output.open()?.newest(&list(args), args.limit, PAGE_MAX)?;
+    let client = args.output.open()?;
+    let gaps: Vec<Gap> = client.newest(&list(args), args.limit, PAGE_MAX)?;
+    if gaps.is_empty() {
+        plugin::require(&client, args.plugin.as_ref())?;
+    }
     args.output.print(&gaps[..], render)?;
     Ok(ExitCode::SUCCESS)
 }

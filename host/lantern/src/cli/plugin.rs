@@ -19,7 +19,9 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::Subcommand;
+use serde::de::IgnoredAny;
 
+use super::client::Client;
 use super::{Failure, author, inspect};
 use lantern_model::schema::PluginName;
 
@@ -139,6 +141,14 @@ impl FromStr for Reference {
 /// API path of a plugin; `rest` is empty or begins with `/`.
 fn path(name: &PluginName, rest: &str) -> String {
     format!("/api/v1/plugins/{name}{rest}")
+}
+
+/// Fails if the host does not know a plugin that a filter names: an empty list would otherwise look like good news.
+pub fn require(client: &Client, name: Option<&PluginName>) -> Result<(), Failure> {
+    match name {
+        Some(name) => client.get_json::<IgnoredAny>(&path(name, "")).map(drop),
+        None => Ok(()),
+    }
 }
 
 /// Displays the first 12 hex digits of a digest.

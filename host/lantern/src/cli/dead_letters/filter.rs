@@ -84,6 +84,11 @@ impl CommonFilter {
 }
 
 impl Filter {
+    /// The plugin whose dead letters are selected.
+    pub fn plugin(&self) -> Option<&PluginName> {
+        self.common.plugin.as_ref()
+    }
+
     /// The filter as the query of a request.
     pub fn query(&self) -> String {
         let mut query = Serializer::new(String::new());

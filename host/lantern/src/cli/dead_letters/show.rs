@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::filter::Filter;
 use crate::cli::client::OutputArgs;
-use crate::cli::{Failure, table};
+use crate::cli::{Failure, plugin, table};
 use lantern_api::DeadLetter;
 
 /// Size of a page. Payloads are large, so the host's limit of bytes ends a page early anyway.
@@ -36,6 +36,9 @@ pub fn list(args: &ListArgs) -> Result<(), Failure> {
     let client = args.output.open()?;
     let list = format!("/api/v1/dead-letters?{}", args.filter.query());
     let dead_letters: Vec<DeadLetter> = client.newest(&list, args.limit, PAGE_MAX)?;
+    if dead_letters.is_empty() {
+        plugin::require(&client, args.filter.plugin())?;
+    }
     args.output.print(&dead_letters[..], render_list)
 }
 

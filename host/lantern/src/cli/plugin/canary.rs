@@ -78,8 +78,10 @@ pub fn render(report: &CanaryReport) -> String {
     for rejects in &report.new.rejects {
         text.push_str(&render_rejects(rejects));
     }
-    for compared in &report.tables {
-        text.push_str(&render_examples(compared));
+    let examples: String = report.tables.iter().map(render_examples).collect();
+    if !examples.is_empty() {
+        text.push_str("examples of changed rows (table, source, sequence: active -> candidate):\n");
+        text.push_str(&examples);
     }
     for reason in &report.partial {
         let _ = writeln!(text, "incomplete: {reason}");
@@ -156,7 +158,7 @@ fn version_cells(role: &str, version: &CanaryVersion) -> Vec<String> {
 fn render_examples(compared: &TableComparison) -> String {
     let row = |row: &Option<RowView>| {
         row.as_ref()
-            .map_or("null".to_owned(), |row| row.json().to_owned())
+            .map_or("no row".to_owned(), |row| row.json().to_owned())
     };
     let mut text = String::new();
     for example in compared.examples.iter().take(EXAMPLES_SHOWN) {

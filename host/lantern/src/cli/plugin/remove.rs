@@ -9,7 +9,7 @@ use clap::Args;
 use super::path;
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print};
-use lantern_api::Removed;
+use lantern_api::{PluginDetail, Removed};
 use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
@@ -43,13 +43,16 @@ pub fn run(args: &RemoveArgs) -> Result<(), Failure> {
     if args.tables.drop_tables && !args.yes {
         confirm(name, client.url())?;
     }
+    let plugin: PluginDetail = client.get_json(&path(name, ""))?;
     let tables = if args.tables.drop_tables { "drop" } else { "keep" };
     let removed: Removed = client.delete(&path(name, &format!("?tables={tables}")))?;
-    print(&render(name, &removed))
+    print(&render(name, plugin.versions.is_empty(), &removed))
 }
 
-fn render(name: &PluginName, removed: &Removed) -> String {
-    let mut text = if removed.dropped.is_empty() {
+fn render(name: &PluginName, had_only_settings: bool, removed: &Removed) -> String {
+    let mut text = if had_only_settings {
+        format!("removed the settings of {name}, which was not installed\n")
+    } else if removed.dropped.is_empty() {
         format!(
             "removed {name}; its tables stay, and after a new installation it continues at its checkpoint\n"
         )
@@ -109,13 +112,17 @@ mod tests {
             dropped: Vec::new(),
             consumers_left: Vec::new(),
         };
-        assert!(!render(&name, &removed).contains("broker"));
+        assert!(!render(&name, false, &removed).contains("broker"));
+        assert_eq!(
+            render(&name, true, &removed),
+            "removed the settings of things, which was not installed\n"
+        );
         removed.consumers_left.push(ConsumerLeft {
             stream: "THINGS".into(),
             consumer: "lantern-things-events".into(),
             reason: "the broker is not connected".into(),
         });
-        let text = render(&name, &removed);
+        let text = render(&name, false, &removed);
         assert!(
             text.ends_with(
                 "  - consumer lantern-things-events of stream THINGS: the broker is not connected\n"

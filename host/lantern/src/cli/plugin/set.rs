@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::path;
 use crate::cli::client::OutputArgs;
 use crate::cli::{Failure, print, print_json};
-use lantern_api::SettingsChanges;
+use lantern_api::{PluginDetail, SettingsChanges};
 use lantern_model::schema::PluginName;
 use lantern_model::settings::PluginSettings;
 
@@ -52,7 +52,15 @@ pub fn run(args: &SetArgs) -> Result<(), Failure> {
             "settings of {name}, effective from the next batch:\n  {}\n",
             lines.join("\n  ")
         ),
-    })
+    })?;
+    let plugin: PluginDetail = client.get_json(&path(name, ""))?;
+    if plugin.versions.is_empty() {
+        print(&format!(
+            "plugin {name} is not installed; the settings apply when it is\nto remove them: lantern plugin remove {name} \
+             --keep-tables\n"
+        ))?;
+    }
+    Ok(())
 }
 
 /// Renders settings as KEY=VALUE lines.

@@ -80,7 +80,7 @@ fn render_list(plugins: &[PluginSummary], failures: &[LoadFailure]) -> String {
             );
             vec![
                 plugin.name.clone(),
-                plugin.state.as_str().to_owned(),
+                state(plugin),
                 version,
                 digest,
                 plugin.versions.len().to_string(),
@@ -113,6 +113,15 @@ fn render_list(plugins: &[PluginSummary], failures: &[LoadFailure]) -> String {
         }
     }
     text
+}
+
+/// The state of a plugin. One without versions has only settings.
+fn state(plugin: &PluginSummary) -> String {
+    let state = match plugin.versions.is_empty() {
+        true => "not installed",
+        false => plugin.state.as_str(),
+    };
+    state.to_owned()
 }
 
 fn render(plugin: &PluginDetail) -> Result<String, Failure> {
