@@ -102,6 +102,8 @@ pub struct ChangedVersion {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub retry: Option<RetryTotals>,
+    /// Whether the host retries the remaining open dead letters in the background.
+    pub retry_continues: bool,
     /// Rebuild whose replaced tables a rollback restored.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -1,11 +1,11 @@
-//! Activation of a version: first in the database, then in all projections of the plugin. They finish the batch in hand
-//! with the previous version, which stays loaded for a rollback.
+//! Activation of a version: first in the database, then in all projections of the plugin. A call of the previous version
+//! that runs meanwhile is interrupted, and the new version handles its messages. The previous version stays loaded for a
+//! rollback.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::lanes::Lane;
-use super::retry::{RETRY_BEFORE_SWAP, RetryUntil, dead_letters_of, log_retried};
+use super::retry::log_retried;
 use super::view::version_state;
 use super::{Inner, Installed, LifecycleError, Requester, adoption};
 use lantern_model::results::plugins::VersionState;
@@ -56,18 +56,15 @@ impl Inner {
         let store = &self.parts.store;
         store.plugins().activate(adoption(&plugin), way, mark).await?;
         self.clear_plugin_failure(name);
-        let retried = self.retry_before_swap(&version).await;
-        self.running
-            .assign(lane, Arc::clone(&version), self.settings_of(name))
-            .await?;
-        // A version that ran before is known, and its activation is deliberate.
+        let counted = version.counters();
+        let (retried, more) = self.swap_and_retry(lane, &version).await?;
         if let Some(old) = old
-            && !has_run(&installation, plugin.digest())
+            && is_unproven(&installation, plugin.digest())
         {
-            self.watch_health(&old, &version);
+            self.watch_health(&old, &version, counted);
         }
-        let (retried, more) = retried;
         log_retried(name, retried);
+        installed.retry_continues = more.is_some();
         if let Some(after) = more {
             self.retry_in_background(version, after);
         }
@@ -75,20 +72,6 @@ impl Inner {
         installed.retried = retried;
         installed.state = self.active_state(name);
         Ok(installed)
-    }
-
-    /// Retries the old messages before the new ones; the previous version handles new messages meanwhile. Returns the
-    /// result, and where to continue if there are more.
-    async fn retry_before_swap(&self, version: &Arc<LoadedVersion>) -> (RetryTotals, Option<i64>) {
-        let name = version.plugin().manifest().name.as_str();
-        let until = RetryUntil::Deadline(Instant::now() + RETRY_BEFORE_SWAP);
-        match self.retry(version, dead_letters_of(name), 0, until).await {
-            Ok(retried) => retried,
-            Err(error) => {
-                tracing::warn!(plugin = name, %error, "failed to retry dead letters");
-                (RetryTotals::default(), None)
-            }
-        }
     }
 
     fn record_activation(&self, plugin: &Plugin, retried: RetryTotals, by: &Requester) {
@@ -130,6 +113,7 @@ impl Inner {
                 .map(|before| differences(before, &description))
                 .unwrap_or_default(),
             retried: RetryTotals::default(),
+            retry_continues: false,
             restored: None,
         }
     }
@@ -154,8 +138,9 @@ impl Inner {
     }
 }
 
-/// Whether a version was ever active.
-fn has_run(installation: &Installation, digest: Digest) -> bool {
+/// Whether the health gate has to watch a version: it never ran, or its last failure was not disproved. The activation of
+/// any other version is deliberate.
+fn is_unproven(installation: &Installation, digest: Digest) -> bool {
     let record = installation.by_digest(&digest.to_string());
-    record.is_some_and(|record| record.activated_at.is_some())
+    record.is_none_or(|record| record.activated_at.is_none() || record.failed.is_some())
 }

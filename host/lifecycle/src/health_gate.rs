@@ -22,6 +22,16 @@ const EXCESS_PERCENT: u64 = 5;
 /// How often the gate checks the version.
 const CHECK_EVERY: Duration = Duration::from_millis(250);
 
+/// The versions that the gate compares.
+struct Watched {
+    version: Arc<LoadedVersion>,
+    /// Its counters at the activation; those of earlier runs do not count.
+    counted: VersionCounters,
+    old: Arc<LoadedVersion>,
+    /// The sources whose consumers the broker refused before.
+    refused_before: BTreeSet<String>,
+}
+
 /// What the gate compares, and its limits.
 #[derive(Clone, Copy, Debug)]
 struct HealthGate {
@@ -41,15 +51,26 @@ impl HealthGate {
 }
 
 impl Inner {
-    /// Starts to watch `version`, which has just replaced `old`. Changed settings apply at once.
-    pub(super) fn watch_health(self: &Arc<Self>, old: &Arc<LoadedVersion>, version: &Arc<LoadedVersion>) {
-        let refused: BTreeSet<String> = old.refused_consumers().into_keys().collect();
-        let (inner, version, old) = (Arc::downgrade(self), Arc::clone(version), Arc::clone(old));
+    /// Starts to watch `version`, which has just replaced `old` and had these counters before. Changed settings apply at
+    /// once.
+    pub(super) fn watch_health(
+        self: &Arc<Self>,
+        old: &Arc<LoadedVersion>,
+        version: &Arc<LoadedVersion>,
+        counted: VersionCounters,
+    ) {
+        let inner = Arc::downgrade(self);
+        let watched = Watched {
+            version: Arc::clone(version),
+            counted,
+            old: Arc::clone(old),
+            refused_before: old.refused_consumers().into_keys().collect(),
+        };
         let stop = self.stop.child_token();
         self.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = run_health_gate(inner, version, old, refused) => {}
+                () = run_health_gate(inner, watched) => {}
             }
         });
     }
@@ -115,12 +136,13 @@ fn refused_consumer(version: &LoadedVersion, refused_before: &BTreeSet<String>) 
 }
 
 /// Returns when the window ends, when another version is active, when the gate is disabled, or after a rollback.
-async fn run_health_gate(
-    inner: Weak<Inner>,
-    version: Arc<LoadedVersion>,
-    old: Arc<LoadedVersion>,
-    refused_before: BTreeSet<String>,
-) {
+async fn run_health_gate(inner: Weak<Inner>, watched: Watched) {
+    let Watched {
+        version,
+        counted,
+        old,
+        refused_before,
+    } = watched;
     let began = Instant::now();
     let before = old.counters();
     let name = version.plugin().manifest().name.to_string();
@@ -135,7 +157,7 @@ async fn run_health_gate(
             return;
         }
         let why = refused_consumer(&version, &refused_before)
-            .or_else(|| HealthGate::new(before, &settings).failure(version.counters()));
+            .or_else(|| HealthGate::new(before, &settings).failure(version.counters().since(&counted)));
         if let Some(why) = why {
             return inner.roll_back_version(&version, &old, &why).await;
         }

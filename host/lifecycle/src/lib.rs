@@ -201,6 +201,8 @@ pub struct Installed {
     pub differences: Vec<Difference>,
     /// The result of retrying open dead letters before the activation.
     pub retried: RetryTotals,
+    /// Whether the host retries the remaining dead letters in the background.
+    pub retry_continues: bool,
     /// The rebuild whose replaced tables a rollback restored.
     pub restored: Option<i64>,
 }
@@ -297,7 +299,7 @@ impl Lifecycle {
         .await
     }
 
-    /// Pauses a plugin's projections after the batch in hand; messages wait in their streams.
+    /// Pauses a plugin's projections. A call into the plugin is interrupted; messages wait in their streams.
     ///
     /// # Errors
     /// See [`LifecycleError`].

@@ -2,8 +2,10 @@
 //! selects.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::lanes::Lane;
 use super::running_plugins::{RunningPlugins, Stopping};
 use super::{Actor, Inner, Lifecycle, LifecycleError, Requester, adoption};
 use lantern_model::batch::Delivery;
@@ -15,8 +17,11 @@ use lantern_store::{Entry, OpenDeadLetter, OpenDeadLetterFilter, RetriedDeadLett
 const PAGE_LETTERS: u32 = 256;
 /// How long one call into the plugin may take for the dead letters of one page.
 const PROJECT_BUDGET: Duration = Duration::from_millis(250);
-/// How long a swap waits for the retry before the new version takes over; the rest is retried in the background.
-pub(super) const RETRY_BEFORE_SWAP: Duration = Duration::from_secs(1);
+/// How long a swap holds the commits for the retry; the rest is retried in the background.
+const RETRY_BEFORE_SWAP: Duration = Duration::from_secs(1);
+
+/// How long a swap waits for the projections to finish their commits.
+const HOLD_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// When a retry ends.
 #[derive(Clone, Copy, Debug)]
@@ -142,8 +147,8 @@ impl Inner {
                     after = last;
                     continue;
                 };
-                let stop = self.retry_stop(version, until);
-                let tried = project(version, projector.take(), source, letters, stop).await?;
+                let over = self.until_retry_is_over(version, until);
+                let tried = project(version, projector.take(), source, letters, over).await?;
                 projector = Some(tried.projector);
                 total += store
                     .dead_letters()
@@ -166,14 +171,69 @@ impl Inner {
         Ok(until.is_over(&self.running, version))
     }
 
-    /// Whether a retry has to end between two calls into the plugin.
-    fn retry_stop(
+    /// Waits until a retry has to end, which interrupts its call into the plugin.
+    async fn until_retry_is_over(&self, version: &Arc<LoadedVersion>, until: RetryUntil) {
+        let over = async {
+            match until {
+                RetryUntil::Done => std::future::pending().await,
+                RetryUntil::Deadline(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                RetryUntil::Replaced => self.running.until_replaced(version).await,
+            }
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = over => {}
+        }
+    }
+
+    /// Retries the dead letters of earlier versions before the new version handles new messages. Returns the result, and
+    /// where to continue if there are more.
+    pub(super) async fn retry_before_swap(&self, version: &Arc<LoadedVersion>) -> (RetryTotals, Option<i64>) {
+        let name = version.plugin().manifest().name.as_str();
+        let until = RetryUntil::Deadline(Instant::now() + RETRY_BEFORE_SWAP);
+        match self.retry(version, dead_letters_of(name), 0, until).await {
+            Ok(retried) => retried,
+            Err(error) => {
+                tracing::warn!(plugin = name, %error, "failed to retry dead letters");
+                (RetryTotals::default(), None)
+            }
+        }
+    }
+
+    /// Assigns a version to its projections and retries the dead letters. The assignment interrupts the calls of the
+    /// previous version. The commits are held meanwhile, so that the retry finds every dead letter of the previous
+    /// version, and the new version stores old messages before new ones.
+    pub(super) async fn swap_and_retry(
         &self,
+        lane: &Lane,
         version: &Arc<LoadedVersion>,
-        until: RetryUntil,
-    ) -> impl Fn() -> bool + Send + 'static {
-        let (stop, running, version) = (self.stop.clone(), self.running.clone(), Arc::clone(version));
-        move || stop.is_cancelled() || until.is_over(&running, &version)
+    ) -> Result<(RetryTotals, Option<i64>), Stopping> {
+        let settings = self.settings_of(lane.plugin());
+        let Some(hold) = self.running.hold_of(lane) else {
+            // No projection commits yet.
+            let retried = self.retry_before_swap(version).await;
+            self.running.assign(lane, Arc::clone(version), settings).await?;
+            return Ok(retried);
+        };
+        let holding = tokio::time::timeout(HOLD_WAIT_MAX, hold.hold());
+        tokio::pin!(holding);
+        // The first poll requests the hold: the new version commits nothing before the retry.
+        let early = futures_util::poll!(holding.as_mut());
+        self.running.assign(lane, Arc::clone(version), settings).await?;
+        let held = match early {
+            Poll::Ready(held) => held,
+            Poll::Pending => holding.await,
+        };
+        if held.is_err() {
+            tracing::warn!(
+                plugin = lane.plugin(),
+                "a projection did not finish its commits in time"
+            );
+        }
+        let retried = self.retry_before_swap(version).await;
+        // The projections may have counted the open dead letters before the retry.
+        self.running.notify(lane.plugin());
+        Ok(retried)
     }
 
     /// Retries the dead letters that the time before a swap was too short for. Ends when another version is active,
@@ -236,17 +296,19 @@ struct Tried {
     untried: Option<i64>,
 }
 
-/// Projects dead letters on a blocking thread until `stop`, but at least one. Leaves out those that the plugin did not
+/// Projects dead letters on a blocking thread until `over` interrupts the plugin. Leaves out those that the plugin did not
 /// answer.
 async fn project(
     version: &Arc<LoadedVersion>,
     projector: Option<Projector>,
     source: usize,
     letters: Vec<OpenDeadLetter>,
-    stop: impl Fn() -> bool + Send + 'static,
+    over: impl Future<Output = ()>,
 ) -> Result<Tried, LifecycleError> {
     let mut projector = projector.unwrap_or_else(|| version.projector());
-    let work = tokio::task::spawn_blocking(move || {
+    let interrupt = projector.interrupt();
+    let interrupted = interrupt.clone();
+    let mut work = tokio::task::spawn_blocking(move || {
         let deliveries: Vec<Delivery> = letters.iter().map(|letter| letter.delivery.clone()).collect();
         let mut outcomes = Vec::with_capacity(deliveries.len());
         let mut untried = None;
@@ -254,11 +316,11 @@ async fn project(
             let projected = projector.project(source, &deliveries[outcomes.len()..], PROJECT_BUDGET);
             let none = projected.outcomes.is_empty();
             outcomes.extend(projected.outcomes);
-            if none || projected.halted.is_some() {
+            if interrupted.is_set() {
+                untried = letters.get(outcomes.len()).map(|letter| letter.id);
                 break;
             }
-            if stop() {
-                untried = letters.get(outcomes.len()).map(|letter| letter.id);
+            if none || projected.halted.is_some() {
                 break;
             }
         }
@@ -280,7 +342,14 @@ async fn project(
             untried,
         }
     });
-    work.await.map_err(|error| {
+    let ended = tokio::select! {
+        ended = &mut work => ended,
+        () = over => {
+            interrupt.set();
+            work.await
+        }
+    };
+    ended.map_err(|error| {
         LifecycleError::Unavailable(format!("the host panicked while it called the plugin: {error}"))
     })
 }

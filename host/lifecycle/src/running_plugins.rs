@@ -207,6 +207,18 @@ impl RunningPlugins {
             .is_some_and(|running| running.is_same_version(version))
     }
 
+    /// Waits until another version is active, or none.
+    pub(super) async fn until_replaced(&self, version: &LoadedVersion) {
+        let mut snapshot = self.snapshot.clone();
+        let name = version.plugin().manifest().name.as_str();
+        let replaced = |plugins: &Snapshot| {
+            let running = plugins.get(name);
+            running.is_none_or(|running| !running.version.is_same_version(version))
+        };
+        // The task has ended if the sender is gone, and no version is active.
+        drop(snapshot.wait_for(replaced).await);
+    }
+
     /// The manifest of the active version.
     pub(super) fn manifest(&self, plugin: &str) -> Option<Arc<Manifest>> {
         self.of(plugin, |plugin| Arc::clone(plugin.version.plugin().manifest()))

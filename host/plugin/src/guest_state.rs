@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wasmtime::{ResourceLimiter, Result, Store, StoreContextMut};
+use wasmtime::{ResourceLimiter, Result, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use super::config::Limits;
+use super::interrupt::Interrupt;
 use super::limits::{
-    Deadline, HANDLES_MAX, INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, ticks,
+    Deadline, HANDLES_MAX, INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, ticks_until_check,
 };
 use super::log::{LogGate, LogLine};
 use super::wasi::Wasi;
@@ -22,13 +23,19 @@ pub(super) struct GuestState {
     denied: Option<String>,
     last_error: Option<String>,
     deadline: Deadline,
+    interrupt: Interrupt,
     log: Arc<LogGate>,
     wasi: Option<Box<Wasi>>,
 }
 
 impl GuestState {
     /// Creates a store that limits everything that is instantiated in it.
-    pub fn store(engine: &wasmtime::Engine, limits: &Limits, log: &Arc<LogGate>) -> Store<Self> {
+    pub fn store(
+        engine: &wasmtime::Engine,
+        limits: &Limits,
+        log: &Arc<LogGate>,
+        interrupt: &Interrupt,
+    ) -> Store<Self> {
         let state = Self {
             memory_bytes: 0,
             memory_bytes_max: limits.memory_bytes,
@@ -36,6 +43,7 @@ impl GuestState {
             denied: None,
             last_error: None,
             deadline: Deadline::after(Duration::ZERO),
+            interrupt: interrupt.clone(),
             log: Arc::clone(log),
             wasi: None,
         };
@@ -43,7 +51,7 @@ impl GuestState {
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.answer_bytes());
         store.set_max_component_handles(HANDLES_MAX);
-        store.epoch_deadline_callback(|store: StoreContextMut<'_, Self>| Ok(store.data().deadline.check()));
+        store.epoch_deadline_callback(|store: StoreContextMut<'_, Self>| Ok(store.data().check()));
         store
     }
 
@@ -56,7 +64,16 @@ impl GuestState {
         if let Some(wasi) = &state.wasi {
             wasi.begin_call();
         }
-        store.set_epoch_deadline(ticks(time));
+        store.set_epoch_deadline(ticks_until_check(time));
+    }
+
+    /// Whether the call may continue.
+    fn check(&self) -> UpdateDeadline {
+        if self.interrupt.is_set() {
+            UpdateDeadline::Interrupt
+        } else {
+            self.deadline.check()
+        }
     }
 
     /// Current linear memory of the guest.

@@ -11,6 +11,7 @@ use super::bindings::{Guest, Pre, Shape};
 use super::config::Limits;
 use super::engine::Engine;
 use super::guest_state::GuestState;
+use super::interrupt::Interrupt;
 use super::log::LogGate;
 use lantern_model::batch::{Delivery, Outcome, RejectionClass, clean_text};
 use lantern_model::schema::RawManifest;
@@ -34,6 +35,8 @@ pub(super) enum CallError {
     Failed(CallFailure),
     /// No instance is available. No message is at fault.
     NoInstance(String),
+    /// The projector was interrupted. No message is at fault.
+    Interrupted,
 }
 
 pub(super) struct Instance {
@@ -49,9 +52,10 @@ impl Instance {
         pre: &Pre,
         limits: &Limits,
         log: &Arc<LogGate>,
+        interrupt: &Interrupt,
         time: Duration,
     ) -> Result<Self, CallFailure> {
-        let mut store = GuestState::store(&engine.wasmtime, limits, log);
+        let mut store = GuestState::store(&engine.wasmtime, limits, log, interrupt);
         let _running = engine.clock.call();
         GuestState::begin_call(&mut store, time);
         match pre.instantiate(&mut store) {

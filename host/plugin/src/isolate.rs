@@ -79,6 +79,7 @@ pub(super) fn isolate(messages: usize, search: &mut impl Search) -> Isolated {
                 found.no_instance = Some(reason);
                 break;
             }
+            Err(CallError::Interrupted) => break,
         }
     }
     found

@@ -22,6 +22,7 @@ mod digest;
 mod engine;
 mod guest_state;
 mod instance;
+mod interrupt;
 mod isolate;
 mod limits;
 mod loader;
@@ -36,6 +37,7 @@ pub use build::{BuildError, Built, Compiled, EncodeError, Speed, Target, build, 
 pub use compile::{COMPILE_SUBCOMMAND, CompileError, compile_child_main};
 pub use config::{Compiler, EngineConfig, Limits};
 pub use digest::{Digest, DigestError};
+pub use interrupt::Interrupt;
 pub use loader::{Facts, LoadError, Loader, LoaderCounters, LoaderError, Plugin};
 pub use metadata::{Metadata, MetadataError, add as add_metadata, read as read_metadata};
 pub use outline::{OutlineError, imports};

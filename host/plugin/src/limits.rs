@@ -16,6 +16,8 @@ pub(super) const MEMORIES_MAX: usize = 8;
 pub(super) const TABLE_ELEMENTS_MAX: usize = 200_000;
 /// The contract has no resources; the limit leaves room for a language's runtime and for WASI's streams.
 pub(super) const HANDLES_MAX: usize = 1_000;
+/// How often a running call checks its deadline and whether it was interrupted.
+const CHECK_EVERY: Duration = Duration::from_millis(50);
 /// How much more wall-clock time than processor time a call may take while other work occupies the processor.
 const STARVATION_FACTOR: u32 = 5;
 
@@ -38,15 +40,20 @@ impl Deadline {
     pub fn check(&self) -> UpdateDeadline {
         match self.processor.checked_sub(processor_time()) {
             Some(left) if !left.is_zero() && Instant::now() < self.clock => {
-                UpdateDeadline::Continue(ticks(left))
+                UpdateDeadline::Continue(ticks_until_check(left))
             }
             _ => UpdateDeadline::Interrupt,
         }
     }
 }
 
+/// The number of ticks until the next check of a call that may take `left` longer.
+pub(super) fn ticks_until_check(left: Duration) -> u64 {
+    ticks(left.min(CHECK_EVERY))
+}
+
 /// A number of ticks that takes at least `time`: the first tick may come at once.
-pub(super) fn ticks(time: Duration) -> u64 {
+fn ticks(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(TICK.as_nanos())).map_or(u64::MAX, |ticks| ticks.saturating_add(1))
 }
 
@@ -65,6 +72,12 @@ mod tests {
         assert_eq!(ticks(TICK), 2);
         assert_eq!(ticks(TICK + Duration::from_nanos(1)), 3);
         assert_eq!(ticks(Duration::from_secs(1)), 101);
+        assert_eq!(
+            ticks_until_check(TICK + Duration::from_nanos(1)),
+            3,
+            "a short time is not rounded up to the interval of checks"
+        );
+        assert_eq!(ticks_until_check(Duration::from_secs(1)), 6);
     }
 
     #[test]

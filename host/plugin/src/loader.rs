@@ -15,6 +15,7 @@ use super::config::{Compiler, EngineConfig, Limits};
 use super::digest::Digest;
 use super::engine::Engine;
 use super::instance::{CallFailure, Instance};
+use super::interrupt::Interrupt;
 use super::log::LogGate;
 use super::outline::{Outline, OutlineError, check_imports};
 use super::wasi;
@@ -327,7 +328,9 @@ impl Loader {
             digest.short(),
             self.engine.limits.log_lines_per_second,
         ));
-        let mut instance = Instance::new(&self.engine, pre, limits, &log, time).map_err(failed("start"))?;
+        let interrupt = Interrupt::default();
+        let instance = Instance::new(&self.engine, pre, limits, &log, &interrupt, time);
+        let mut instance = instance.map_err(failed("start"))?;
         let raw = instance
             .describe(&self.engine, time)
             .map_err(failed("describe itself"))?;
@@ -439,8 +442,8 @@ impl Plugin {
         &self.engine
     }
 
-    pub(super) fn instantiate(&self, time: Duration) -> Result<Instance, CallFailure> {
-        Instance::new(&self.engine, &self.pre, &self.limits, &self.log, time)
+    pub(super) fn instantiate(&self, interrupt: &Interrupt, time: Duration) -> Result<Instance, CallFailure> {
+        Instance::new(&self.engine, &self.pre, &self.limits, &self.log, interrupt, time)
     }
 }
 

@@ -10,6 +10,7 @@ use super::bindings::Shape;
 use super::call_size::CallSize;
 use super::config::Limits;
 use super::instance::{CallError, CallFailure, Instance};
+use super::interrupt::Interrupt;
 use super::isolate::{Isolated, Search, isolate};
 use super::loader::Plugin;
 use lantern_model::batch::{Delivery, Outcome, RejectionClass};
@@ -25,6 +26,7 @@ pub struct Projector {
     decoder: Decoder,
     call_size: CallSize,
     memory_peak_bytes: usize,
+    interrupt: Interrupt,
 }
 
 enum Decoder {
@@ -47,7 +49,7 @@ pub trait NativeGuest: Send {
 #[derive(Debug, Default)]
 pub struct Projected {
     /// One for each of the first messages, checked against the description and the limits. At least one, unless there
-    /// were no messages or `halted` is set.
+    /// were no messages, `halted` is set, or the projector was interrupted.
     pub outcomes: Vec<Outcome>,
     /// Failed calls, at most one per call into the plugin. Their rejections are also in `outcomes`.
     pub faults: Vec<Fault>,
@@ -96,6 +98,7 @@ impl Projector {
             },
             call_size: CallSize::default(),
             memory_peak_bytes: 0,
+            interrupt: Interrupt::default(),
         }
     }
 
@@ -108,19 +111,28 @@ impl Projector {
             decoder: Decoder::Native(guest),
             call_size: CallSize::default(),
             memory_peak_bytes: 0,
+            interrupt: Interrupt::default(),
         }
+    }
+
+    /// Ends the calls of this projector early, from another thread. A native decoder is not interrupted.
+    pub fn interrupt(&self) -> Interrupt {
+        self.interrupt.clone()
     }
 
     /// Projects messages of one source (an index into the manifest's sources), in order, until all are decided or
     /// `budget` is used up. Delete markers are skipped; the plugin does not see them. The last call into the plugin may
-    /// exceed the budget.
+    /// exceed the budget. Returns the outcomes so far when the projector is interrupted.
     pub fn project(&mut self, source: usize, messages: &[Delivery], budget: Duration) -> Projected {
         let began = Instant::now();
         let mut projected = Projected {
             outcomes: Vec::with_capacity(messages.len()),
             ..Projected::default()
         };
-        while projected.outcomes.len() < messages.len() && projected.halted.is_none() {
+        while projected.outcomes.len() < messages.len()
+            && projected.halted.is_none()
+            && !self.interrupt.is_set()
+        {
             let left = budget.saturating_sub(began.elapsed());
             if left.is_zero() && !projected.outcomes.is_empty() {
                 break;
@@ -140,6 +152,7 @@ impl Projector {
                     self.take(outcomes, &mut projected.outcomes);
                 }
                 Err(CallError::NoInstance(reason)) => projected.halted = Some(reason),
+                Err(CallError::Interrupted) => break,
                 Err(CallError::Failed(failure)) => {
                     self.call_size.shrink();
                     let found = match chunk {
@@ -233,9 +246,10 @@ impl Projector {
                 // Taken out, so that it is only put back after a successful call, even if the call panics.
                 let mut called = match instance.take() {
                     Some(instance) if !fresh => instance,
-                    _ => Box::new(plugin.instantiate(self.limits.message_time).map_err(|failure| {
-                        CallError::NoInstance(format!("cannot create an instance: {}", failure.reason))
-                    })?),
+                    _ => {
+                        let created = plugin.instantiate(&self.interrupt, self.limits.message_time);
+                        Box::new(created.map_err(|failure| no_instance(&failure, &self.interrupt))?)
+                    }
                 };
                 let outcomes = self.call_size.measure(messages.len(), || {
                     called.project(engine, number, shape, messages, time)
@@ -249,7 +263,18 @@ impl Projector {
         };
         outcomes
             .and_then(|outcomes| count(outcomes, messages.len()))
-            .map_err(CallError::Failed)
+            .map_err(|failure| match self.interrupt.is_set() {
+                true => CallError::Interrupted,
+                false => CallError::Failed(failure),
+            })
+    }
+}
+
+fn no_instance(failure: &CallFailure, interrupt: &Interrupt) -> CallError {
+    if interrupt.is_set() {
+        CallError::Interrupted
+    } else {
+        CallError::NoInstance(format!("cannot create an instance: {}", failure.reason))
     }
 }
 

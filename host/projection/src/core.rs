@@ -23,6 +23,7 @@ impl Projection {
         version: &Arc<LoadedVersion>,
         desired: &mut watch::Receiver<DesiredState>,
         subjects: &[String],
+        kept: &mut Kept,
         shutdown: &CancellationToken,
     ) -> Halt {
         let mut version = Arc::clone(version);
@@ -30,9 +31,9 @@ impl Projection {
             Ok(subscription) => subscription,
             Err(error) => return Halt::Retry(error.to_string()),
         };
-        let mut kept = Kept::default();
+        kept.begin(subjects);
         loop {
-            let pass = self.core_pass(&version, desired, &mut subscription, &mut kept, shutdown);
+            let pass = self.core_pass(&version, desired, &mut subscription, kept, shutdown);
             match pass.await.err().unwrap_or(Halt::Shutdown) {
                 // The subscription stays open, and received messages stay in memory, while the database is unavailable.
                 Halt::Retry(reason) if !kept.is_empty() => {
@@ -85,7 +86,7 @@ impl Projection {
                 status.clear_error();
             }
         });
-        self.check_dead_letters().await?;
+        self.check_dead_letters(None).await?;
         let target = CommitTarget {
             origin: attached.origin,
             stamp: attached.origin,
@@ -97,34 +98,39 @@ impl Projection {
             first_sequence: 1,
         };
         loop {
-            if kept.is_empty() {
-                let received = tokio::select! {
-                    () = shutdown.cancelled() => return Ok(()),
-                    () = changed(desired) => return Err(Halt::DesiredStateChanged),
-                    () = replacements.next() => return Err(database_replaced()),
-                    () = permit.wanted() => {
-                        tokio::select! {
-                            () = shutdown.cancelled() => return Ok(()),
-                            () = permit.give_way() => continue,
-                        }
+            let nothing_kept = kept.is_empty();
+            // Between two parts of a batch, too, so that a slow plugin does not delay another version.
+            let may_change = nothing_kept || self.is_replaced(version, &desired.borrow());
+            let received = tokio::select! {
+                biased;
+                () = shutdown.cancelled(), if nothing_kept => return Ok(()),
+                () = changed(desired), if may_change => return Err(Halt::DesiredStateChanged),
+                () = replacements.next() => return Err(database_replaced()),
+                // Messages that nobody sends again are stored first: an ending projection does not wait for the hold.
+                () = permit.wanted(), if nothing_kept => {
+                    tokio::select! {
+                        () = shutdown.cancelled() => return Ok(()),
+                        () = permit.give_way() => continue,
                     }
-                    received = subscription.next_event(self.config.messages_max, self.config.bytes_max) => received,
-                };
-                match received {
-                    Ok(CoreEvent::Messages(batch)) => kept.receive(batch, subscription.dropped()),
-                    Ok(CoreEvent::Interrupted) => self.count_interruption(kept),
-                    Err(error) => {
-                        self.count_interruption(kept);
-                        kept.skip_lost(&mut pipeline).await?;
-                        return Err(Halt::Retry(error.to_string()));
-                    }
+                }
+                () = std::future::ready(()), if !nothing_kept => None,
+                received = subscription.next_event(self.config.messages_max, self.config.bytes_max) => Some(received),
+            };
+            match received {
+                None => {}
+                Some(Ok(CoreEvent::Messages(batch))) => kept.receive(batch, subscription.dropped()),
+                Some(Ok(CoreEvent::Interrupted)) => self.count_interruption(kept),
+                Some(Err(error)) => {
+                    self.count_interruption(kept);
+                    kept.skip_lost(&mut pipeline).await?;
+                    return Err(Halt::Retry(error.to_string()));
                 }
             }
             self.store_kept(&mut pipeline, kept, &horizon).await?;
         }
     }
 
-    /// Numbers and stores the received messages.
+    /// Numbers and stores the received messages, or the first of them if the plugin is slow.
     async fn store_kept(
         &self,
         pipeline: &mut Pipeline<'_>,
@@ -137,13 +143,13 @@ impl Projection {
             delivery.sequence = sequence;
         }
         let before = pipeline.stored();
-        let fed = pipeline.feed(numbered, None, horizon, || false).await;
+        let fed = pipeline.feed(numbered, None, horizon).await;
         let drained = pipeline.drain().await;
         // Remove the stored messages even when the rest failed, so that they are not stored twice.
         kept.deliveries.drain(..pipeline.stored() - before);
         fed?;
         drained?;
-        self.check_dead_letters().await?;
+        self.check_dead_letters(None).await?;
         self.status
             .send_modify(|status| status.last_sequence = Some(status.checkpoint));
         Ok(())
@@ -181,10 +187,15 @@ impl Projection {
     }
 }
 
-/// Received messages that the database has not stored yet. They survive a failed pass, because nobody sends them again.
+/// Received messages that the database has not stored yet. They survive a failed pass and a pause, because nobody sends
+/// them again.
 #[derive(Default)]
-struct Kept {
+pub(super) struct Kept {
     deliveries: Vec<Delivery>,
+    /// The subjects of the subscription that received them.
+    subjects: Vec<String>,
+    /// Messages that no version reads any more, which are not in the ledger yet.
+    unread: u64,
     /// Messages dropped since the last batch that are not in the ledger yet.
     dropped: u64,
     dropped_before: u64,
@@ -193,6 +204,16 @@ struct Kept {
 }
 
 impl Kept {
+    /// Begins a subscription to these subjects.
+    fn begin(&mut self, subjects: &[String]) {
+        self.dropped_before = 0;
+        if self.subjects != subjects {
+            self.unread += self.deliveries.len() as u64;
+            self.deliveries.clear();
+            self.subjects = subjects.to_vec();
+        }
+    }
+
     /// Takes a batch, and the number of messages that the subscription has dropped so far.
     fn receive(&mut self, deliveries: Vec<Delivery>, dropped: u64) {
         self.deliveries = deliveries;
@@ -213,6 +234,11 @@ impl Kept {
             .await?;
             self.dropped = 0;
         }
+        if self.unread > 0 {
+            let reason = "dropped: the plugin was paused, and the version that runs now reads other subjects";
+            skip(pipeline, self.unread, true, reason).await?;
+            self.unread = 0;
+        }
         if self.interruptions > 0 {
             let reason = "interrupted: the connection was lost, and an unknown number of messages with it";
             skip(pipeline, self.interruptions, false, reason).await?;
@@ -222,7 +248,7 @@ impl Kept {
     }
 
     fn is_empty(&self) -> bool {
-        self.deliveries.is_empty() && self.dropped == 0 && self.interruptions == 0
+        self.deliveries.is_empty() && self.dropped == 0 && self.unread == 0 && self.interruptions == 0
     }
 }
 

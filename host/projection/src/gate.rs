@@ -221,7 +221,7 @@ impl GateKeeper {
     }
 }
 
-/// Pulled messages that wait until the gate admits them.
+/// Pulled messages that were not projected yet: the gate does not admit them, or the plugin is slow.
 #[derive(Default)]
 pub(super) struct Waiting {
     pub(super) deliveries: Vec<Delivery>,
@@ -243,6 +243,15 @@ impl Waiting {
         let part = std::mem::replace(&mut self.deliveries, rest);
         let ack = self.deliveries.is_empty().then(|| self.ack.take()).flatten();
         (part, ack)
+    }
+
+    /// Puts messages back in front, with their acknowledgement.
+    pub(super) fn put_back(&mut self, mut deliveries: Vec<Delivery>, ack: Option<AckToken>) {
+        deliveries.append(&mut self.deliveries);
+        self.deliveries = deliveries;
+        if ack.is_some() {
+            self.ack = ack;
+        }
     }
 }
 

@@ -41,6 +41,21 @@ impl Projection {
         }
     }
 
+    /// A change while the projection is paused may be dead letters that were resolved. A session counts them when it
+    /// begins.
+    pub(super) async fn recount_while_paused(&self) {
+        if self.status.borrow().epoch > 0
+            && let Err(halt) = self.recount_dead_letters(None).await
+        {
+            tracing::debug!(
+                plugin = self.plugin,
+                source = self.source,
+                ?halt,
+                "failed to count open dead letters"
+            );
+        }
+    }
+
     /// Copies the stored position and counters to the status.
     pub(super) fn show_attached(&self, attached: &Attached) {
         self.progress.set_checkpoint(attached.checkpoint.sequence);

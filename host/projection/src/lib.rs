@@ -36,6 +36,9 @@ use lantern_plugin::{Plugin, Projected};
 use lantern_store::{AdoptError, Adopted, Adoption, Committed, Store};
 use lantern_telemetry::{Metrics, Outcome, RowEffect};
 
+use self::core::Kept;
+use pipeline::Pipeline;
+
 pub use gate::{FillState, Gate, GateKeeper};
 pub use hold::{CommitHold, Held};
 pub use observation::{HistoryComparison, compare_history};
@@ -174,11 +177,12 @@ impl Projection {
         let mut quiet = None;
         let mut desired = self.desired.clone();
         let mut surveys = survey::survey_ticks();
+        let mut kept = Kept::default();
         loop {
             let checkpoint = self.progress.checkpoint();
             let halt = tokio::select! {
                 () = shutdown.cancelled() => break,
-                () = self.wait_until_unpaused(&mut desired, &mut surveys) => self.session(&mut desired, &shutdown).await,
+                () = self.wait_until_unpaused(&mut desired, &mut surveys) => self.session(&mut desired, &mut kept, &shutdown).await,
             };
             if self.progress.checkpoint() != checkpoint {
                 pause = PAUSE_MIN;
@@ -228,7 +232,7 @@ impl Projection {
             self.progress.set_stream_missing(false);
             self.status.send_modify(|status| status.pause(reason));
             tokio::select! {
-                () = version::changed(desired) => {}
+                () = version::changed(desired) => self.recount_while_paused().await,
                 () = self.survey_while_idle(surveys) => {}
             }
         }
@@ -237,6 +241,7 @@ impl Projection {
     async fn session(
         &self,
         desired: &mut watch::Receiver<DesiredState>,
+        kept: &mut Kept,
         shutdown: &CancellationToken,
     ) -> Halt {
         let version = Arc::clone(&desired.borrow_and_update().version);
@@ -249,7 +254,7 @@ impl Projection {
                     .await
             }
             None => {
-                self.core_session(&version, desired, source.origin.subjects(), shutdown)
+                self.core_session(&version, desired, source.origin.subjects(), kept, shutdown)
                     .await
             }
         };
@@ -271,7 +276,7 @@ impl Projection {
 
     /// A stream whose messages all fail halts before it fills the disk, without losing a message, unless the operator
     /// prefers new dead letters over old ones.
-    async fn check_dead_letters(&self) -> Result<(), Halt> {
+    async fn check_dead_letters(&self, pipeline: Option<&mut Pipeline<'_>>) -> Result<(), Halt> {
         let settings = self.desired.borrow().settings.dead_letters.clone();
         let (max, limit) = match settings.max {
             Some(max) => (max, "dead_letters.max, set for this plugin"),
@@ -300,7 +305,7 @@ impl Projection {
             dropped,
             "discarded the oldest dead letters, as set for this plugin"
         );
-        self.recount_dead_letters().await
+        self.recount_dead_letters(pipeline).await
     }
 
     fn plugin_name(&self) -> &str {

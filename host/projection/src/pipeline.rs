@@ -63,6 +63,8 @@ pub(super) struct Pipeline<'a> {
     acks: Option<ConsumerHandle>,
     /// Messages committed since this pipeline began.
     stored: usize,
+    /// Messages committed since the last acknowledgement.
+    stored_unacknowledged: u64,
     /// Limits the batches of a rebuild.
     batch_size: Option<BatchSize>,
 }
@@ -101,6 +103,7 @@ impl<'a> Pipeline<'a> {
             in_flight,
             acks,
             stored: 0,
+            stored_unacknowledged: 0,
             batch_size: (projection.purpose != Purpose::Live).then(BatchSize::new),
         }
     }
@@ -152,6 +155,11 @@ impl<'a> Pipeline<'a> {
         self.stored
     }
 
+    /// Committed messages whose acknowledgement follows with the rest of their batch.
+    pub(super) fn stored_unacknowledged(&self) -> u64 {
+        self.stored_unacknowledged
+    }
+
     /// Whether the broker tracks the acknowledgement of each message: on streams that delete acknowledged messages.
     pub(super) fn acknowledges_each(&self) -> bool {
         self.target.durable
@@ -170,44 +178,40 @@ impl<'a> Pipeline<'a> {
         self.in_flight.len() < IN_FLIGHT_MAX
     }
 
-    /// Projects messages and sends them to the writer, in several parts if the plugin is slow, or for a rebuild. Ends
-    /// between two parts once `is_outdated` returns true; the next session reads the rest again.
+    /// Projects the first of these messages and sends them to the writer; all of them, unless the plugin is slow, a
+    /// rebuild limits its batches, or the version was replaced during the call. Returns the others. The acknowledgement
+    /// goes with the last message.
     pub(super) async fn feed(
         &mut self,
         mut deliveries: Vec<Delivery>,
-        ack: Option<AckToken>,
+        mut ack: Option<AckToken>,
         horizon: &Horizon,
-        is_outdated: impl Fn() -> bool,
-    ) -> Result<(), Halt> {
+    ) -> Result<(Vec<Delivery>, Option<AckToken>), Halt> {
         let handed = self.handed.sequence;
         deliveries.retain(|delivery| delivery.sequence > handed);
-        let mut ack = ack;
-        while !deliveries.is_empty() {
-            let limit = self.batch_size.map_or(usize::MAX, BatchSize::messages);
-            let mut later = deliveries.split_off(limit.min(deliveries.len()));
-            let (part, mut rest, projected) = self.project(deliveries).await?;
-            rest.append(&mut later);
-            deliveries = rest;
-            let Some(planned) = plan(self.handed.sequence, part, projected.outcomes, horizon) else {
-                continue;
-            };
-            let payload_sha256 = planned
-                .entries
-                .last()
-                .map(|(delivery, _)| Sha256::digest(&delivery.payload).into())
-                .unwrap_or_default();
-            let (through, entries, gaps) = planned.into_parts(payload_sha256);
-            let commit = self.next_commit(through, entries, gaps);
-            while !self.has_room() {
-                self.settle().await?;
-            }
-            let ack = if deliveries.is_empty() { ack.take() } else { None };
-            self.hand_over(commit, ack).await?;
-            if !deliveries.is_empty() && is_outdated() {
-                return Err(Halt::DesiredStateChanged);
-            }
+        if deliveries.is_empty() {
+            return Ok((deliveries, None));
         }
-        Ok(())
+        let limit = self.batch_size.map_or(usize::MAX, BatchSize::messages);
+        let mut later = deliveries.split_off(limit.min(deliveries.len()));
+        let (part, mut rest, projected) = self.project(deliveries).await?;
+        rest.append(&mut later);
+        let Some(planned) = plan(self.handed.sequence, part, projected.outcomes, horizon) else {
+            return Ok((rest, ack));
+        };
+        let payload_sha256 = planned
+            .entries
+            .last()
+            .map(|(delivery, _)| Sha256::digest(&delivery.payload).into())
+            .unwrap_or_default();
+        let (through, entries, gaps) = planned.into_parts(payload_sha256);
+        let commit = self.next_commit(through, entries, gaps);
+        while !self.has_room() {
+            self.settle().await?;
+        }
+        let sent = if rest.is_empty() { ack.take() } else { None };
+        self.hand_over(commit, sent).await?;
+        Ok((rest, ack))
     }
 
     /// The commit that continues the last one.
@@ -267,6 +271,10 @@ impl<'a> Pipeline<'a> {
         };
         let committed = answer.map_err(|_| CommitError::Closed)??;
         self.stored += committed.spent.len();
+        self.stored_unacknowledged = match ack {
+            Some(_) => 0,
+            None => self.stored_unacknowledged + committed.spent.len() as u64,
+        };
         if let Some(size) = &mut self.batch_size {
             size.observe(&committed);
         }
@@ -288,7 +296,8 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Runs the plugin on a blocking thread, because a call may take as long as its limits allow. Returns the projected
-    /// messages, the remaining ones, and the outcomes of the former.
+    /// messages, the remaining ones, and the outcomes of the former. When the version is replaced during the call, the
+    /// call is interrupted and all its outcomes are discarded, so that all messages remain for what follows.
     async fn project(
         &mut self,
         mut deliveries: Vec<Delivery>,
@@ -299,12 +308,24 @@ impl<'a> Pipeline<'a> {
         };
         self.called_at = Instant::now();
         let source = self.source;
-        let work = tokio::task::spawn_blocking(move || {
+        let interrupt = projector.interrupt();
+        let mut work = tokio::task::spawn_blocking(move || {
             let projected = projector.project(source, &deliveries, PROJECT_BUDGET);
             let rest = deliveries.split_off(projected.outcomes.len().min(deliveries.len()));
             (projector, deliveries, rest, projected)
         });
-        match work.await {
+        let ended = tokio::select! {
+            ended = &mut work => ended,
+            () = self.projection.until_replaced(&self.version) => {
+                interrupt.set();
+                work.await
+            }
+        };
+        match ended {
+            Ok((_, mut done, mut rest, _)) if interrupt.is_set() => {
+                done.append(&mut rest);
+                Ok((Vec::new(), done, Projected::default()))
+            }
             Ok((projector, done, rest, projected)) => {
                 let memory = projector.memory_peak_bytes();
                 self.projection.record_calls(&self.version, &projected, memory);

@@ -15,7 +15,7 @@ use super::survey::{Reads, Survey, apply_survey};
 use super::version::changed;
 use super::{DesiredState, Halt, LoadedVersion, Projection, Purpose};
 use lantern_broker::{
-    AckToken, BrokerError, OpenError, OpenRequest, PullError, Pulled, Retention, Start, Subscription,
+    BrokerError, OpenError, OpenRequest, PullError, Pulled, Retention, Start, Subscription,
 };
 use lantern_model::batch::Delivery;
 use lantern_model::status::ProjectionState;
@@ -69,7 +69,7 @@ impl Projection {
             return Err(Halt::DesiredStateChanged);
         }
         if pipeline.runs(&desired.version) {
-            return self.recount_dead_letters().await;
+            return self.recount_dead_letters(Some(pipeline)).await;
         }
         pipeline.switch(self.adopt_version(&desired.version).await?);
         tracing::info!(
@@ -80,12 +80,16 @@ impl Projection {
             after = pipeline.handed(),
             "switched to another version"
         );
-        self.recount_dead_letters().await
+        self.recount_dead_letters(Some(pipeline)).await
     }
 
     /// Asks the database for the number of open dead letters, because an operator or another version may have resolved
-    /// some.
-    pub(super) async fn recount_dead_letters(&self) -> Result<(), Halt> {
+    /// some. First settles the batches in flight: the database may count their dead letters already, and settling adds
+    /// them.
+    pub(super) async fn recount_dead_letters(&self, pipeline: Option<&mut Pipeline<'_>>) -> Result<(), Halt> {
+        if let Some(pipeline) = pipeline {
+            pipeline.drain().await?;
+        }
         let (plugin, source) = (self.ledger_name(), self.source_name());
         let open = self
             .store
@@ -113,7 +117,7 @@ impl Projection {
             status.stream = Some(stream.to_owned());
             status.last_sequence = Some(facts.last_sequence);
         });
-        self.check_dead_letters().await?;
+        self.check_dead_letters(None).await?;
         let request = OpenRequest {
             stream: stream.to_owned(),
             subjects: subjects.to_vec(),
@@ -218,7 +222,7 @@ struct Flow<'a> {
     batches: mpsc::Receiver<Result<Pulled, PullError>>,
     rate_limit: RateLimit,
     gate: Option<GateKeeper>,
-    /// Pulled messages that the gate does not admit yet; empty without a gate.
+    /// Pulled messages that were not projected yet.
     waiting: Waiting,
     /// The last sequence sent to the writer at the last survey, if no message came since.
     quiet_at: Option<u64>,
@@ -232,7 +236,7 @@ enum Event {
     HoldWanted,
     Settled(Result<(), Halt>),
     Survey(Option<Box<Survey>>),
-    /// The gate admits this many waiting messages.
+    /// This many waiting messages may be projected.
     Admitted(usize),
     GateChanged,
     Pulled(Option<Result<Pulled, PullError>>),
@@ -302,7 +306,7 @@ impl Flow<'_> {
                 event => self.handle(event, desired).await,
             };
             let handled = match handled {
-                Ok(()) => self.projection.check_dead_letters().await,
+                Ok(()) => self.projection.check_dead_letters(Some(&mut self.pipeline)).await,
                 halted => halted,
             };
             if let Err(halt) = handled {
@@ -323,7 +327,7 @@ impl Flow<'_> {
         let stored = self.pipeline.stored_through();
         let admitted = match &mut self.gate {
             Some(gate) => gate.admit(&self.waiting.deliveries, stored),
-            None => 0,
+            None => self.waiting.deliveries.len(),
         };
         let has_room = self.pipeline.has_room();
         let may_pull = has_room && self.waiting.deliveries.is_empty();
@@ -364,10 +368,16 @@ impl Flow<'_> {
             }
             Event::Admitted(count) => {
                 let (part, ack) = self.waiting.take(count);
-                self.feed(part, ack, desired).await
+                self.confirm_holes(&part).await?;
+                let (rest, ack) = self.pipeline.feed(part, ack, &self.horizon).await?;
+                self.waiting.put_back(rest, ack);
+                Ok(())
             }
             Event::GateChanged | Event::HoldWanted => Ok(()),
-            Event::Pulled(Some(Ok(pulled))) => self.accept(pulled, desired).await,
+            Event::Pulled(Some(Ok(pulled))) => {
+                self.accept(pulled);
+                Ok(())
+            }
             Event::Pulled(Some(Err(error))) => Err(self.halt_for_pull(&error)),
             Event::Pulled(None) => Err(Halt::Retry("pulling ended".to_owned())),
         }
@@ -388,34 +398,12 @@ impl Flow<'_> {
         Halt::Reopen(reason)
     }
 
-    /// Sends a pulled batch to the pipeline, or keeps it until the gate admits it.
-    async fn accept(
-        &mut self,
-        Pulled { deliveries, ack }: Pulled,
-        desired: &watch::Receiver<DesiredState>,
-    ) -> Result<(), Halt> {
+    /// Keeps a pulled batch until its messages may be projected. They are projected in parts, so that a slow plugin
+    /// does not delay the other events.
+    fn accept(&mut self, Pulled { deliveries, ack }: Pulled) {
         self.quiet_at = None;
         self.rate_limit.take(deliveries.len());
-        if self.gate.is_some() {
-            self.waiting.put(deliveries, ack, self.pipeline.handed());
-            return Ok(());
-        }
-        self.feed(deliveries, Some(ack), desired).await
-    }
-
-    /// Sends messages to the pipeline. A change of the desired state ends the session between two parts of the batch,
-    /// because a slow version may need minutes for all of it.
-    async fn feed(
-        &mut self,
-        deliveries: Vec<Delivery>,
-        ack: Option<AckToken>,
-        desired: &watch::Receiver<DesiredState>,
-    ) -> Result<(), Halt> {
-        self.confirm_holes(&deliveries).await?;
-        let is_outdated = || desired.has_changed().unwrap_or(true);
-        self.pipeline
-            .feed(deliveries, ack, &self.horizon, is_outdated)
-            .await
+        self.waiting.put(deliveries, ack, self.pipeline.handed());
     }
 
     /// Compares the stream's subjects again before a hole counts as lost messages: another subject may have been added to

@@ -266,9 +266,7 @@ pub(super) async fn apply_survey(
         ));
     }
     let paused = consumer.paused_until.filter(|until| *until > Timestamp::now());
-    // A delivered and stored message does not wait, even if the broker has not applied its acknowledgement.
-    let stored = pipeline.is_idle() && pipeline.handed() >= consumer.delivered;
-    let waiting = consumer.pending + if stored { 0 } else { consumer.ack_pending };
+    let waiting = messages_waiting(pipeline, &consumer);
     show_survey(projection, &stream, waiting, paused);
     if let Some(Overdue { after, sequence }) = survey.overdue
         && projection.purpose == Purpose::Live
@@ -309,6 +307,19 @@ pub(super) async fn apply_survey(
     }
     *quiet_at = Some(handed);
     Ok(())
+}
+
+/// How many messages of the source are not stored. A delivered and stored message does not wait, even if the host has not
+/// acknowledged it, or the broker has not applied its acknowledgement.
+fn messages_waiting(pipeline: &Pipeline<'_>, consumer: &ConsumerFacts) -> u64 {
+    let all_stored = pipeline.is_idle() && pipeline.handed() >= consumer.delivered;
+    let in_hand = match all_stored {
+        true => 0,
+        false => consumer
+            .ack_pending
+            .saturating_sub(pipeline.stored_unacknowledged()),
+    };
+    consumer.pending + in_hand
 }
 
 /// Whether the consumer still belongs to this host, and is as the host opened it.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+use super::Projection;
 use lantern_model::schema::Source;
 use lantern_model::settings::PluginSettings;
 use lantern_plugin::{Plugin, Projected, Projector};
@@ -46,6 +47,21 @@ pub struct VersionCounters {
     pub busy_us: u64,
     /// The largest linear memory of one of its instances, in bytes.
     pub memory_peak_bytes: u64,
+}
+
+impl VersionCounters {
+    /// The messages and failures since an earlier reading.
+    #[must_use]
+    pub fn since(self, earlier: &Self) -> Self {
+        Self {
+            messages: self.messages.saturating_sub(earlier.messages),
+            rejected: self.rejected.saturating_sub(earlier.rejected),
+            faults: self.faults.saturating_sub(earlier.faults),
+            projected: self.projected.saturating_sub(earlier.projected),
+            busy_us: self.busy_us.saturating_sub(earlier.busy_us),
+            memory_peak_bytes: self.memory_peak_bytes,
+        }
+    }
 }
 
 impl LoadedVersion {
@@ -162,6 +178,32 @@ pub struct DesiredState {
 pub(super) async fn changed(desired: &mut watch::Receiver<DesiredState>) {
     if desired.changed().await.is_err() {
         std::future::pending().await
+    }
+}
+
+impl Projection {
+    /// Waits until the projection may not call `version` any more.
+    pub(super) async fn until_replaced(&self, version: &Arc<LoadedVersion>) {
+        let mut desired = self.desired.clone();
+        let is_gone = desired
+            .wait_for(|desired| self.is_replaced(version, desired))
+            .await
+            .is_err();
+        if is_gone {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether the plugin is paused, or another version is assigned. Nobody sends messages of core NATS again, so
+    /// `version` finishes those in hand if the other one does not read them.
+    pub(super) fn is_replaced(&self, version: &Arc<LoadedVersion>, desired: &DesiredState) -> bool {
+        let is_another = !Arc::ptr_eq(version, &desired.version);
+        let can_replace = match (version.source(&self.source), desired.version.source(&self.source)) {
+            (Some((_, now)), Some((_, next))) => now.origin.is_replayable() || now.origin == next.origin,
+            (Some((_, now)), None) => now.origin.is_replayable(),
+            (None, _) => true,
+        };
+        desired.paused.is_some() || (is_another && can_replace)
     }
 }
 

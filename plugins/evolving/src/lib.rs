@@ -17,6 +17,9 @@
 //! | `l` | 2.1.0 | as `a`, with a new column `size` that is not nullable |
 //! | `m` | 1.9.0 | as `a`, but reads `EVOLVE_MIRROR` instead of `EVOLVE` |
 //! | `n` | 1.10.0 | as `e`, but takes about twenty milliseconds for each `later N` |
+//! | `s` | 1.14.0 | as `a`, but does not end for `later N` |
+//! | `q` | 1.12.0 | as `s`, but reads the core NATS subjects `core.>` |
+//! | `r` | 1.13.0 | as `e`, but reads the core NATS subjects `core.>` |
 //! | `o` | 1.0.0 | as `a`, but is another plugin, `twin`, which reads `EVOLVE_MORE` into the table `twins` |
 //! | `p` | 1.11.0 | as `a`, but the name of its table has more than 48 characters |
 
@@ -95,6 +98,14 @@ fn source(name: &str, stream: &str, subject: &str) -> Source {
     }
 }
 
+fn core_source() -> Source {
+    Source {
+        name: "core".into(),
+        origin: Origin::Core(vec!["core.>".into()]),
+        wants_headers: false,
+    }
+}
+
 /// A table with merging writes.
 fn totals() -> (Table, Write) {
     let columns = vec![
@@ -135,6 +146,9 @@ impl Guest for Evolving {
             b'm' => "1.9.0",
             b'n' => "1.10.0",
             b'p' => "1.11.0",
+            b's' => "1.14.0",
+            b'q' => "1.12.0",
+            b'r' => "1.13.0",
             _ => "1.0.0",
         };
         let columns = columns();
@@ -150,6 +164,7 @@ impl Guest for Evolving {
         let mut sources = vec![match letter() {
             b'm' => source("evolve", "EVOLVE_MIRROR", "evolve.>"),
             b'o' => source("more", "EVOLVE_MORE", "more.>"),
+            b'q' | b'r' => core_source(),
             _ => source("evolve", "EVOLVE", "evolve.>"),
         }];
         if letter() == b'h' {
@@ -200,7 +215,10 @@ fn one(payload: &[u8]) -> Outcome {
             work();
             Outcome::Rows(vec![row(n)])
         }
-        (b'e' | b'k', "" | "later") | (_, "") => Outcome::Rows(vec![row(n)]),
+        (b's' | b'q', "later") => loop {
+            work();
+        },
+        (b'e' | b'k' | b'r', "" | "later") | (_, "") => Outcome::Rows(vec![row(n)]),
         (_, word) => reject(&format!("what is {word}?")),
     }
 }

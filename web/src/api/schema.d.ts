@@ -1379,6 +1379,8 @@ export interface components {
             differences: components["schemas"]["Difference"][];
             /** @description Result of retrying open dead letters on activation. */
             retry?: components["schemas"]["RetryTotals"];
+            /** @description Whether the host retries the remaining open dead letters in the background. */
+            retry_continues: boolean;
             /**
              * Format: int64
              * @description Rebuild whose replaced tables a rollback restored.

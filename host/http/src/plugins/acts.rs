@@ -245,6 +245,7 @@ fn version_view(installed: Installed, retried: Option<RetryTotals>) -> ChangedVe
         signature,
         from,
         mut differences,
+        retry_continues,
         restored,
         ..
     } = installed;
@@ -269,6 +270,7 @@ fn version_view(installed: Installed, retried: Option<RetryTotals>) -> ChangedVe
         effect: Effect::of(&differences),
         differences,
         retry: retried.map(views::retry_totals),
+        retry_continues,
         restored,
     }
 }

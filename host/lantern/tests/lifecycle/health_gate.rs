@@ -164,3 +164,100 @@ async fn a_change_of_settings_does_not_end_the_health_gate() {
     scene.close().await;
     scene.sound();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_was_rolled_back_is_watched_again() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=100).await;
+    scene.wait_for_checkpoint(100).await;
+    let mut last = 100;
+    let mut bad = None;
+    for round in 1..=2 {
+        let activated = match bad {
+            None => scene.swap(b'd').await,
+            Some(digest) => {
+                scene
+                    .lifecycle()
+                    .activate("evolving", Some(digest), &operator())
+                    .await
+            }
+        };
+        bad = Some(activated.unwrap().digest);
+        // The messages of the first round do not count in the second.
+        scene.publish(last + 1..=last + 40).await;
+        scene.wait_for_checkpoint(last + 40).await;
+        assert_eq!(scene.status("evolve").unwrap().version, "1.2.0", "round {round}");
+        scene.publish(last + 41..=last + 3_000).await;
+        last += 3_000;
+        scene
+            .wait("the old version", |scene| {
+                scene.status("evolve").unwrap().version == "1.0.0"
+            })
+            .await;
+        scene.wait_for_checkpoint(last).await;
+        // Including those that the version rejected while it was rolled back.
+        scene
+            .wait("all rows", |scene| {
+                scene.query("SELECT count(*) FROM evolved") == [last.to_string()]
+            })
+            .await;
+        scene.wait_until_quiet().await;
+    }
+    scene
+        .wait("no open dead letter in the status", |scene| {
+            scene.status("evolve").unwrap().dead_letters == 0
+        })
+        .await;
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_counts_open_dead_letters_correctly_after_retries_under_load() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    let publishing = scene.publish((1..=20_000).map(|n| format!("later {n}")));
+    let retrying = async {
+        for _ in 0..40 {
+            let filter = lantern_store::OpenDeadLetterFilter {
+                id: Some(1),
+                ..Default::default()
+            };
+            scene
+                .lifecycle()
+                .retry_dead_letters(filter, &operator())
+                .await
+                .unwrap();
+        }
+    };
+    tokio::join!(publishing, retrying);
+    let open = |scene: &Scene| {
+        scene.query("SELECT count(*) FROM _lantern_dead_letter WHERE state = 'open'")[0]
+            .parse::<u64>()
+            .unwrap()
+    };
+    // The source halts at the limit of open dead letters.
+    scene.wait_for_state(ProjectionState::Failed).await;
+    assert_eq!(scene.status("evolve").unwrap().dead_letters, open(&scene));
+    // Resolved while the source is paused.
+    scene
+        .lifecycle()
+        .pause("evolving", "maintenance", &operator())
+        .await
+        .unwrap();
+    scene.wait_for_state(ProjectionState::Paused).await;
+    scene
+        .lifecycle()
+        .discard_dead_letters(lantern_store::OpenDeadLetterFilter::default(), &operator())
+        .await
+        .unwrap();
+    assert_eq!(open(&scene), 0);
+    scene
+        .wait("the count of a paused source", |scene| {
+            scene.status("evolve").unwrap().dead_letters == 0
+        })
+        .await;
+    scene.close().await;
+    scene.sound();
+}

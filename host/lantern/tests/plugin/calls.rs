@@ -239,6 +239,25 @@ fn excess_log_lines_are_dropped_and_counted() {
 }
 
 #[test]
+fn an_interrupt_ends_the_running_call_and_rejects_no_message() {
+    let limits = Limits {
+        message_time: Duration::from_secs(60),
+        ..Limits::default()
+    };
+    let mut projector = plugin(limits).projector();
+    let interrupt = projector.interrupt();
+    let projected = std::thread::scope(|scope| {
+        let call = scope.spawn(|| projector.project(0, &messages(&["r", "L", "r"]), LONG));
+        // The call does not end on its own: without the interrupt, it would end with a timeout.
+        interrupt.set();
+        call.join().unwrap()
+    });
+    assert!(!outcome_kinds(&projected.outcomes).contains(&"timeout"));
+    assert_eq!((projected.halted, projected.faults), (None, Vec::new()));
+    assert!(projector.project(0, &messages(&["r"]), LONG).outcomes.is_empty());
+}
+
+#[test]
 fn a_panic_of_the_host_leaves_a_usable_projector() {
     // A panicking subscriber represents any bug in the host's own code during a guest call.
     struct Panics;

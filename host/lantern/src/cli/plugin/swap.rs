@@ -86,13 +86,19 @@ pub fn install(args: &InstallArgs) -> Result<(), Failure> {
             canary: &report,
         });
     }
-    print(&format!(
-        "{}\n{}\nto activate: lantern plugin activate {}@{}\n",
-        render(&changed),
-        canary::render(&report),
-        changed.plugin,
-        Short(&changed.digest)
-    ))
+    print(&render_with_canary(&changed, &report))
+}
+
+/// The version, the report, and the command that activates the version; where that needs a rebuild, the report names it.
+fn render_with_canary(changed: &ChangedVersion, report: &CanaryReport) -> String {
+    let mut text = format!("{}\n{}", render(changed), canary::render(report));
+    if !report.needs_rebuild {
+        let (plugin, digest) = (&changed.plugin, Short(&changed.digest));
+        text.push_str(&format!(
+            "\nto activate: lantern plugin activate {plugin}@{digest}\n"
+        ));
+    }
+    text
 }
 
 /// Reads the component and its signature.
@@ -195,6 +201,9 @@ fn render(changed: &ChangedVersion) -> String {
     {
         text.push_str(&format!("\nresolved {resolved} of {retried} dead letters\n"));
     }
+    if changed.retry_continues {
+        text.push_str("the host retries the remaining dead letters in the background\n");
+    }
     if let Some(rebuild) = changed.restored {
         text.push_str(&format!(
             "\nrestored the tables from before rebuild {rebuild}; the host reads later messages again\n"
@@ -237,6 +246,7 @@ mod tests {
                 effect: Effect::Additive,
             }],
             retry: None,
+            retry_continues: false,
             restored: None,
         };
         assert_eq!(
@@ -275,6 +285,10 @@ resolved 37 of 41 dead letters
 
 to roll back: lantern plugin rollback obs
 "
+        );
+        changed.retry_continues = true;
+        assert!(
+            render(&changed).contains("\nthe host retries the remaining dead letters in the background\n")
         );
     }
 }
