@@ -457,7 +457,8 @@ pub fn nearest(path: &str) -> Option<&'static str> {
         .iter()
         .map(|setting| (similarity(setting.path), setting.path))
         .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+        // Of equally similar ones the first, which is the more usual one.
+        .reduce(|best, other| if other.0 > best.0 { other } else { best })
         .map(|(_, path)| path)
 }
 
