@@ -34,6 +34,8 @@ mod directory;
 mod forget;
 #[path = "lifecycle/health_gate.rs"]
 mod health_gate;
+#[path = "lifecycle/interrupts.rs"]
+mod interrupts;
 #[path = "lifecycle/owners.rs"]
 mod owners;
 #[path = "lifecycle/portability.rs"]
