@@ -18,6 +18,7 @@ const START_TIME: Duration = Duration::from_secs(60);
 /// A running server. Dropping it stops it and deletes its files.
 pub struct Server {
     child: Child,
+    programs: PathBuf,
     dir: PathBuf,
     port: u16,
 }
@@ -57,6 +58,17 @@ fn major_version(folder: &Path) -> Option<u32> {
         .ok()
 }
 
+/// A program of the server. The server refuses to run as root; its packages create a user for it.
+fn command(programs: &Path, program: &str) -> Command {
+    let program = programs.join(program);
+    if !rustix::process::geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("runuser");
+    command.args(["-u", "postgres", "--"]).arg(program);
+    command
+}
+
 impl Server {
     /// Starts a server.
     ///
@@ -65,26 +77,14 @@ impl Server {
     pub fn start(programs: &Path) -> Result<Self> {
         let dir = std::env::temp_dir().join(format!("lantern-postgres-{}", std::process::id()));
         std::fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let is_root = rustix::process::geteuid().is_root();
-        // The server refuses to run as root; its packages create a user for it.
-        let command = |program: &str| {
-            let program = programs.join(program);
-            if is_root {
-                let mut command = Command::new("runuser");
-                command.args(["-u", "postgres", "--"]).arg(program);
-                command
-            } else {
-                Command::new(program)
-            }
-        };
-        if is_root {
+        if rustix::process::geteuid().is_root() {
             let owned = Command::new("chown").arg("postgres").arg(&dir).status()?;
             if !owned.success() {
                 bail!("there is no user postgres who could run the server");
             }
         }
         let data = dir.join("data");
-        let made = command("initdb")
+        let made = command(programs, "initdb")
             .args([
                 "--username=postgres",
                 "--auth=trust",
@@ -102,7 +102,7 @@ impl Server {
             bail!("initdb failed ({made})");
         }
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let child = command("postgres")
+        let child = command(programs, "postgres")
             .arg("-D")
             .arg(&data)
             .args([
@@ -120,7 +120,12 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .context("cannot start postgres")?;
-        let mut server = Self { child, dir, port };
+        let mut server = Self {
+            child,
+            programs: programs.to_owned(),
+            dir,
+            port,
+        };
         server.wait(&programs.join("pg_isready"))?;
         Ok(server)
     }
@@ -149,11 +154,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Run as another user, the server is a child of this child, which passes the signal on.
-        if let Some(process) = rustix::process::Pid::from_raw(self.child.id().cast_signed())
-            && rustix::process::kill_process(process, rustix::process::Signal::INT).is_ok()
-        {
-            drop(self.child.wait());
+        let stopped = command(&self.programs, "pg_ctl")
+            .args(["stop", "--silent", "--mode=fast", "--pgdata"])
+            .arg(self.dir.join("data"))
+            .current_dir(&self.dir)
+            .status();
+        match stopped {
+            Ok(status) if status.success() => drop(self.child.wait()),
+            _ => println!("cannot stop the PostgreSQL server in {}", self.dir.display()),
         }
         if let Err(error) = std::fs::remove_dir_all(&self.dir) {
             println!("cannot remove {}: {error}", self.dir.display());

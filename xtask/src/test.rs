@@ -68,7 +68,14 @@ const STAGES: [(&str, Run); 16] = [
             Ok(programs) => programs,
             Err(reason) => return Ok(Verdict::Skipped(reason)),
         };
-        let server = postgres::Server::start(&programs)?;
+        let server = match postgres::Server::start(&programs) {
+            Ok(server) => server,
+            Err(error) => {
+                return Ok(Verdict::Skipped(format!(
+                    "the server cannot be started: {error:#}"
+                )));
+            }
+        };
         session
             .variables
             .push(("LANTERN_TEST_POSTGRES", server.address().into()));
