@@ -208,7 +208,9 @@ impl Cluster {
     /// Returns a JetStream context of a plain client, for the URLs of [`Self::url`].
     pub async fn connect(url: &str) -> jetstream::Context {
         let urls: Vec<async_nats::ServerAddr> = url.split(',').map(|url| url.parse().unwrap()).collect();
+        // The client leaves a server that is frozen after three pings without an answer.
         let client = async_nats::ConnectOptions::new()
+            .ping_interval(Duration::from_secs(1))
             .retry_on_initial_connect()
             .connect(urls)
             .await
