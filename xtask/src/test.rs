@@ -79,7 +79,10 @@ const STAGES: [(&str, Run); 16] = [
         session
             .variables
             .push(("LANTERN_TEST_POSTGRES", server.address().into()));
-        require_tests(session.cargo_test("--lib -- tests::engines")?)
+        let passed = session.cargo_test("--lib -- tests::engines");
+        // The server ends with this stage.
+        session.variables.pop();
+        require_tests(passed?)
     }),
     ("integration", |session| {
         let (name, path) = setup::older_server(&session.workspace)?;
