@@ -1,4 +1,4 @@
-//! A PostgreSQL server for the tests, with an empty database directory of its own. The programs come from the system's
+//! A PostgreSQL server for the tests, with a new data directory. The programs come from the system's
 //! packages: from PATH, or from the directory in which Debian keeps them.
 
 use std::{
