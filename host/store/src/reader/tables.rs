@@ -5,6 +5,7 @@ use rusqlite::types::Value;
 use super::connections::Row;
 use super::{ReadError, Reader};
 use crate::description::TableDescription;
+use crate::segments::SEGMENT_BITS;
 use crate::statement::quote;
 use lantern_model::schema::TableName;
 
@@ -62,17 +63,23 @@ impl Reader {
     /// The number of rows of a table: the sum of its segments; without segments counted if small, otherwise estimated from
     /// the row numbers.
     pub async fn row_estimate(&self, name: &TableName) -> Result<RowEstimate, ReadError> {
-        const SUM: &str = "SELECT (SELECT coalesce(sum(rows), 0) FROM _lantern_segment AS s WHERE s.segments = o.id) \
-             FROM _lantern_segments AS o WHERE table_name = ?1";
+        let table = quote(name);
+        // The newest segment has no summary: its rows are counted.
+        let sum = format!(
+            "SELECT (SELECT coalesce(sum(rows), 0) FROM _lantern_segment AS s WHERE s.segments = o.id) \
+                 + (SELECT count(*) FROM {table} WHERE _rowid_ >= \
+                     (SELECT coalesce(max(segment) + 1, 0) FROM _lantern_segment AS s WHERE s.segments = o.id) \
+                     << {SEGMENT_BITS}) \
+             FROM _lantern_segments AS o WHERE table_name = ?1"
+        );
         let arguments = vec![name.as_str().to_owned().into()];
-        let sum = self.fetch(SUM, arguments, 1, |row| row.get::<i64>(0)).await?;
+        let sum = self.fetch(&sum, arguments, 1, |row| row.get::<i64>(0)).await?;
         if let Some(&rows) = sum.first() {
             return Ok(RowEstimate {
                 rows: rows.unsigned_abs(),
                 exact: true,
             });
         }
-        let table = quote(name);
         let sql = format!(
             "SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {}) AS counted",
             COUNT_MAX + 1
