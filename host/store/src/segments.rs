@@ -25,7 +25,7 @@ use super::statement::{self, quote_text};
 use super::values::StorageClass;
 use lantern_model::schema::{Manifest, OnConflict, Table};
 
-pub(super) use origin::OriginTable;
+pub(super) use origin::{OriginTable, is_in_newest_segment};
 pub(super) use refresh::Touched;
 pub(super) use rows::open_segment;
 pub(super) use summary::{Appended, LONG_MARKER, NULL_MARKER, Summary};

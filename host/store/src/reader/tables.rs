@@ -5,7 +5,7 @@ use rusqlite::types::Value;
 use super::connections::Row;
 use super::{ReadError, Reader};
 use crate::description::TableDescription;
-use crate::segments::SEGMENT_BITS;
+use crate::segments::is_in_newest_segment;
 use crate::statement::quote;
 use lantern_model::schema::TableName;
 
@@ -67,10 +67,9 @@ impl Reader {
         // The newest segment has no summary: its rows are counted.
         let sum = format!(
             "SELECT (SELECT coalesce(sum(rows), 0) FROM _lantern_segment AS s WHERE s.segments = o.id) \
-                 + (SELECT count(*) FROM {table} WHERE _rowid_ >= \
-                     (SELECT coalesce(max(segment) + 1, 0) FROM _lantern_segment AS s WHERE s.segments = o.id) \
-                     << {SEGMENT_BITS}) \
-             FROM _lantern_segments AS o WHERE table_name = ?1"
+                 + (SELECT count(*) FROM {table} WHERE {}) \
+             FROM _lantern_segments AS o WHERE table_name = ?1",
+            is_in_newest_segment(&table)
         );
         let arguments = vec![name.as_str().to_owned().into()];
         let sum = self.fetch(&sum, arguments, 1, |row| row.get::<i64>(0)).await?;

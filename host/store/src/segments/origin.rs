@@ -26,20 +26,25 @@ fn rows_of_origin(table: &str, set: Option<i64>, origin: &str, first: &str, last
     let Some(set) = set else {
         return format!("FROM {table} AS t WHERE {condition}");
     };
-    let (rows, open) = (segment_rows("s._segment"), open_segment(&table));
+    let (rows, newest) = (segment_rows("s._segment"), newest_segment(&table));
     format!(
         "FROM (SELECT segment AS _segment FROM _lantern_segment_origin
              WHERE segments = {set} AND origin = {origin}
                  AND block BETWEEN {first} >> {BLOCK_BITS} AND {last} >> {BLOCK_BITS}
-                 AND first_sequence <= {last} AND last_sequence >= {first} UNION {open}) AS s
+                 AND first_sequence <= {last} AND last_sequence >= {first} UNION {newest}) AS s
          CROSS JOIN {table} AS t WHERE t._rowid_ BETWEEN {rows} AND {condition}"
     )
 }
 
 /// A query for the newest segment of a table, which has no stored summary and may contain rows of any origin. The name is
 /// quoted.
-fn open_segment(table: &str) -> String {
+fn newest_segment(table: &str) -> String {
     format!("SELECT max(_rowid_) >> {SEGMENT_BITS} FROM {table}")
+}
+
+/// The condition for the rows of a table's newest segment, which has no stored summary. The name is quoted.
+pub(crate) fn is_in_newest_segment(table: &str) -> String {
+    format!("_rowid_ >= ({}) << {SEGMENT_BITS}", newest_segment(table))
 }
 
 /// The first and the last row number of a segment, as `BETWEEN` takes them.
@@ -102,14 +107,14 @@ impl OriginTable {
         let lies_inside = "first_sequence >= ?2 AND last_sequence <= ?3";
         let rows = segment_rows("s.segment");
         let table = quote_text(&self.name);
-        let open = open_segment(&table);
+        let in_newest = is_in_newest_segment(&table);
         format!(
             "SELECT (SELECT coalesce(sum(rows), 0) FROM _lantern_segment_origin WHERE {overlaps} AND {lies_inside})
                  + (SELECT count(*) FROM (SELECT segment, block FROM _lantern_segment_origin
                          WHERE {overlaps} AND NOT ({lies_inside})) AS s
                      CROSS JOIN {table} AS t WHERE t._rowid_ BETWEEN {rows} AND t._origin = ?1
                          AND t._sequence BETWEEN ?2 AND ?3 AND t._sequence >> {BLOCK_BITS} = s.block)
-                 + (SELECT count(*) FROM {table} AS t WHERE t._rowid_ >= ({open}) << {SEGMENT_BITS}
+                 + (SELECT count(*) FROM {table} AS t WHERE t.{in_newest}
                      AND t._origin = ?1 AND t._sequence BETWEEN ?2 AND ?3)"
         )
     }
@@ -123,11 +128,11 @@ impl OriginTable {
         };
         let of_origin = format!("segments = {set} AND origin = {origin}");
         let last_block = format!("(SELECT max(block) FROM _lantern_segment_origin WHERE {of_origin})");
-        let newest = format!("_lantern_segment_origin WHERE {of_origin} AND block = {last_block}");
-        let (rows, open) = (segment_rows("s.segment"), open_segment(&table));
+        let entries = format!("_lantern_segment_origin WHERE {of_origin} AND block = {last_block}");
+        let (rows, newest) = (segment_rows("s.segment"), newest_segment(&table));
         format!(
-            "(SELECT n._rowid_ FROM (SELECT segment FROM {newest}
-                 AND last_sequence = (SELECT max(last_sequence) FROM {newest}) UNION {open}) AS s
+            "(SELECT n._rowid_ FROM (SELECT segment FROM {entries}
+                 AND last_sequence = (SELECT max(last_sequence) FROM {entries}) UNION {newest}) AS s
              CROSS JOIN {table} AS n WHERE n._rowid_ BETWEEN {rows} AND n._origin = {origin} {order})"
         )
     }
@@ -163,11 +168,11 @@ impl OriginTable {
                 "SELECT min(origin) FROM _lantern_segment_origin WHERE segments = {set} AND origin > ?1"
             ),
         )?;
-        let open = open_segment(&table);
-        let mut in_open = connection.prepare_cached(&format!(
-            "SELECT DISTINCT t._origin FROM {table} AS t WHERE t._rowid_ >= ({open}) << {SEGMENT_BITS}"
+        let mut in_newest = connection.prepare_cached(&format!(
+            "SELECT DISTINCT t._origin FROM {table} AS t WHERE t.{}",
+            is_in_newest_segment(&table)
         ))?;
-        for origin in in_open.query_map([], |row| row.get(0))? {
+        for origin in in_newest.query_map([], |row| row.get(0))? {
             origins.push(origin?);
         }
         origins.sort_unstable();

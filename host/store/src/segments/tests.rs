@@ -6,7 +6,9 @@ use super::{OriginTable, Touched};
 use crate::check::check;
 use crate::testing::{Scene, note, order, orders};
 use lantern_model::batch::{Outcome, Row, Timestamp, Value};
-use lantern_model::schema::{ColumnName, ColumnType, Guard, Manifest, Merge, OnConflict, Role, UpdateRule};
+use lantern_model::schema::{
+    ColumnName, ColumnType, Guard, Manifest, Merge, OnConflict, Role, TableName, UpdateRule,
+};
 
 #[tokio::test]
 async fn a_batch_stores_the_summaries_of_the_segments_that_it_completes() {
@@ -29,6 +31,9 @@ async fn a_batch_stores_the_summaries_of_the_segments_that_it_completes() {
             scene.query("SELECT segment, rows, untimed, time_min, time_max FROM _lantern_segment"),
             summaries
         );
+        let notes = TableName::parse("notes").unwrap();
+        let counted = scene.store.reader().row_estimate(&notes).await.unwrap();
+        assert_eq!((counted.rows, counted.exact), (after + count, true));
     }
     assert_eq!(
         scene.query("SELECT origin, block, segment, first_sequence, last_sequence, rows FROM _lantern_segment_origin LIMIT 2"),
