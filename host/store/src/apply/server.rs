@@ -117,11 +117,12 @@ pub(super) fn write_batch(
     Ok(effects)
 }
 
-/// Whether the order of the rows of a write does not matter, except that the first row with a key is stored.
+/// Whether the rows of a write can be copied: no other write has the same table, so that their order is that of the copy, and
+/// the first row with a key is stored.
 fn is_copied(manifest: &Manifest, write: &Write) -> bool {
     let inserts = matches!(write.on_conflict, OnConflict::Fail | OnConflict::Ignore);
-    let mut writes = manifest.writes.iter();
-    inserts && writes.all(|other| other == write || other.table != write.table)
+    let of_table = manifest.writes.iter().filter(|other| other.table == write.table);
+    inserts && of_table.count() == 1
 }
 
 /// The copy of the rows of one write.
