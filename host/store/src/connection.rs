@@ -128,9 +128,9 @@ impl Database {
         self.file.as_ref().map(|file| file.identity)
     }
 
-    /// Whether the connection to the server has ended.
-    pub(super) fn is_disconnected(&self) -> bool {
-        matches!(&self.connection, sql::Connection::Postgres(session) if session.is_closed())
+    /// Whether a new connection has to be opened before the next transaction.
+    pub(super) fn is_over(&self) -> bool {
+        self.connection.is_over()
     }
 
     /// Begins the transaction of a group of batches.

@@ -1,6 +1,6 @@
-//! The database: the only crate that uses sqlx, rusqlite and SQL.
+//! The database: the only crate that uses sqlx, rusqlite, tokio-postgres and SQL.
 //!
-//! It owns one SQLite file in WAL mode. All changes go through one thread (`writer`): batches through [`Store::commit`],
+//! It owns one SQLite file in WAL mode, or a schema of a PostgreSQL database (ADR 20). All changes go through one thread (`writer`): batches through [`Store::commit`],
 //! other changes through handles such as [`Store::plugins`]. All reads go through a [`Reader`], which has its own
 //! connections. Rows, dead letters, gaps, ledger and checkpoint of a batch change in one transaction (`apply`). The crate
 //! knows nothing of brokers and plugins.

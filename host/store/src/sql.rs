@@ -157,6 +157,14 @@ impl Connection {
         })
     }
 
+    /// Whether the connection cannot or should not be used again.
+    pub(crate) fn is_over(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(session) => session.is_over(),
+        }
+    }
+
     /// The number of rows that statements have changed since the connection was opened.
     pub(crate) fn changes(&self) -> u64 {
         match self {

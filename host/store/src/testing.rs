@@ -1,6 +1,7 @@
 //! Shared by the tests of this crate: a small manifest, and a store in its own directory.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::Digest as _;
 
@@ -258,6 +259,26 @@ pub(super) async fn new_server_database() -> Option<Server> {
     client.batch_execute(&create).await.expect("a new database");
     let (server, _) = address.rsplit_once('/').expect("an address with a database");
     Some(format!("{server}/{name}").parse().expect("an address"))
+}
+
+/// Ends the writer's sessions with a database again and again until it is told to stop. Returns how many it has ended.
+pub(super) async fn end_sessions(database: String, stop: Arc<AtomicBool>) -> u64 {
+    let address = std::env::var("LANTERN_TEST_POSTGRES").expect("the address");
+    let connected = tokio_postgres::connect(&address, tokio_postgres::NoTls).await;
+    let (client, connection) = connected.expect("the server of LANTERN_TEST_POSTGRES");
+    tokio::spawn(connection);
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = $1 AND application_name = 'lantern-writer'";
+    let mut ended = 0;
+    // Different intervals, so that sessions end at different places of a batch; a session needs some milliseconds to open.
+    for interval in (10..).step_by(13) {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        ended += client.execute(sql, &[&database]).await.expect("ended sessions");
+        tokio::time::sleep(std::time::Duration::from_millis(interval % 120 + 10)).await;
+    }
+    ended
 }
 
 pub(super) fn adoption(manifest: Manifest) -> Adoption {

@@ -304,7 +304,7 @@ impl Writer {
                 self.identity_lost = true;
                 self.close();
                 self.set_unavailable(reason);
-            } else if database.is_disconnected() {
+            } else if database.is_over() {
                 self.close();
             }
         }

@@ -185,6 +185,13 @@ impl Shared {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// An idle connection; those of a server that have ended are dropped.
+    fn take_idle(&self) -> Option<ReadConnection> {
+        let mut idle = self.idle();
+        idle.retain(|idle| !idle.connection.connection.is_over());
+        idle.pop().map(|idle| idle.connection)
+    }
+
     /// Returns a connection to the pool, and starts the task that closes idle connections unless it runs.
     fn keep(self: &Arc<Self>, connection: ReadConnection) {
         self.idle().push(Idle {
@@ -232,9 +239,8 @@ impl Lease {
         work: impl FnOnce(&Connection) -> Result<T, E>,
         can_reuse: impl FnOnce(&Result<T, E>) -> bool,
     ) -> Result<T, E> {
-        let idle = self.shared.idle().pop();
-        let connection = match idle {
-            Some(idle) => idle.connection,
+        let connection = match self.shared.take_idle() {
+            Some(connection) => connection,
             None => ReadConnection::open(&self.shared.location, Arc::clone(&self.shared.releasing))?,
         };
         connection.interrupt.set(Some(limit));

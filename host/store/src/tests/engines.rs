@@ -1,10 +1,12 @@
 //! Both engines store the same rows from the same batches and answer the same queries.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::reader::{RowQuery, Selection, Sort};
-use crate::testing::new_server_database;
+use crate::testing::{end_sessions, new_server_database};
 use lantern_model::schema::{
     ColumnType, Manifest, Merge, Origin, RawColumn, RawGuard, RawManifest, RawOnConflict, RawSource,
     RawTable, RawWrite, Role, TableName,
@@ -241,4 +243,48 @@ async fn both_engines_store_the_same_rows_and_return_the_same_pages() {
     ));
     file.store.close().await;
     server.store.close().await;
+}
+
+/// Commits a batch, and repeats it unless the stored checkpoint shows that it has taken effect, as a session does.
+async fn commit_once(scene: &Scene, after: u64, outcomes: &[Outcome]) {
+    for _ in 0..100 {
+        match scene.store.commit(scene.batch(after, outcomes.to_vec())).await {
+            Ok(_) => return,
+            Err(CommitError::Stale { found, .. }) => {
+                assert_eq!(found, Some(after + outcomes.len() as u64));
+                return;
+            }
+            Err(error) => assert!(matches!(error, CommitError::Unavailable(_)), "{error}"),
+        }
+    }
+    panic!("the server rejects the batch");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_take_effect_once_although_the_sessions_of_the_server_end() {
+    let Some(server) = new_server_database().await else {
+        eprintln!("skipped: LANTERN_TEST_POSTGRES does not name a PostgreSQL server");
+        return;
+    };
+    let (file_dir, server_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let file = Scene::at(file_dir.path(), every_write(), None).await;
+    let scene = Scene::at(server_dir.path(), every_write(), Some(server)).await;
+    let ended = Arc::new(AtomicBool::new(false));
+    let ender = tokio::spawn(end_sessions(
+        scene.query("SELECT current_database()"),
+        Arc::clone(&ended),
+    ));
+    let mut random = Random(11);
+    let mut through = 0;
+    for _ in 0..80 {
+        let outcomes: Vec<Outcome> = (0..=random.below(40)).map(|_| random.outcome()).collect();
+        commit_once(&file, through, &outcomes).await;
+        commit_once(&scene, through, &outcomes).await;
+        through += outcomes.len() as u64;
+    }
+    ended.store(true, Ordering::Relaxed);
+    assert!(ender.await.unwrap() > 0, "no session was ended");
+    for dump in DUMPS {
+        assert_eq!(file.query(dump), scene.query(dump), "{dump}");
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::ToSql;
 use rusqlite::types::Value;
@@ -20,6 +20,9 @@ use crate::sql::Error;
 const INTERRUPT_STEP: Duration = Duration::from_millis(10);
 /// Prepared statements that a session keeps. Statements with names of tables and filters differ, so the number is bounded.
 const STATEMENTS_KEPT: usize = 256;
+
+/// How long a session is used.
+const SESSION_TIME: Duration = Duration::from_secs(60 * 60);
 
 /// How a session is opened.
 #[derive(Clone, Debug)]
@@ -41,6 +44,7 @@ pub(crate) struct Session {
     runtime: Handle,
     statements: RefCell<HashMap<String, tokio_postgres::Statement>>,
     interrupted: Option<Interrupted>,
+    began: Instant,
     /// Rows that statements changed since the session began.
     changes: std::cell::Cell<u64>,
 }
@@ -74,6 +78,7 @@ impl Session {
             runtime: runtime.clone(),
             statements: RefCell::default(),
             interrupted: None,
+            began: Instant::now(),
             changes: std::cell::Cell::new(0),
         };
         session.execute_batch(&options.setup)?;
@@ -90,9 +95,10 @@ impl Session {
         &self.client
     }
 
-    /// Whether the connection has ended.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.client.is_closed()
+    /// Whether the session has ended, or is so old that a new one takes its place: PostgreSQL never freezes the rows of the
+    /// temporary tables of an open session.
+    pub(crate) fn is_over(&self) -> bool {
+        self.client.is_closed() || self.began.elapsed() >= SESSION_TIME
     }
 
     /// Rows that statements changed since the session began.
