@@ -224,15 +224,6 @@ CREATE TABLE _lantern_segment_origin (
 
 CREATE INDEX _lantern_segment_origin_segment ON _lantern_segment_origin (segments, segment);
 
-CREATE TABLE _lantern_segment_open (
-    segments BIGINT NOT NULL,
-    segment BIGINT NOT NULL,
-    "column" TEXT COLLATE "C" NOT NULL,
-    value BYTEA NOT NULL,
-    rows BIGINT NOT NULL,
-    PRIMARY KEY (segments, segment, "column", value)
-);
-
 CREATE TABLE _lantern_segment_facet (
     segments BIGINT NOT NULL,
     "column" TEXT COLLATE "C" NOT NULL,
