@@ -19,17 +19,8 @@ use lantern_model::schema::{
     RawTable, RawWrite, Role, Write,
 };
 
-/// A table `orders` (id, total, at) with two writes: 0 fails on a collision, 1 adds totals if newer. And a table
-/// `notes` (n, at) without a key, written by write 2.
-pub(super) fn orders() -> Manifest {
-    let column = |name: &str, column_type, nullable, role| RawColumn {
-        name: name.into(),
-        column_type,
-        nullable,
-        role,
-        doc: String::new(),
-        hints: Vec::new(),
-    };
+/// The plugin `orders`, which reads the stream ORDERS, with these tables and writes.
+pub(super) fn plugin_of(tables: Vec<RawTable>, writes: Vec<RawWrite>) -> Manifest {
     Manifest::check(RawManifest {
         name: "orders".into(),
         version: "1.0.0".into(),
@@ -42,7 +33,44 @@ pub(super) fn orders() -> Manifest {
             },
             wants_headers: false,
         }],
-        tables: vec![
+        tables,
+        writes,
+    })
+    .expect("a good manifest")
+}
+
+/// A generator of numbers: the same in each run with the same seed.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    /// A number from 0 to `limit` - 1.
+    pub(super) fn below(&mut self, limit: i64) -> i64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        i64::try_from(self.0 >> 33).unwrap() % limit
+    }
+
+    /// Whether a case that occurs once in `count` occurs.
+    pub(super) fn one_in(&mut self, count: i64) -> bool {
+        self.below(count) == 0
+    }
+}
+
+/// A table `orders` (id, total, at) with two writes: 0 fails on a collision, 1 adds totals if newer. And a table
+/// `notes` (n, at) without a key, written by write 2.
+pub(super) fn orders() -> Manifest {
+    let column = |name: &str, column_type, nullable, role| RawColumn {
+        name: name.into(),
+        column_type,
+        nullable,
+        role,
+        doc: String::new(),
+        hints: Vec::new(),
+    };
+    plugin_of(
+        vec![
             RawTable {
                 name: "orders".into(),
                 columns: vec![
@@ -63,9 +91,8 @@ pub(super) fn orders() -> Manifest {
                 ..RawTable::default()
             },
         ],
-        writes: writes(),
-    })
-    .expect("a good manifest")
+        writes(),
+    )
 }
 
 fn writes() -> Vec<RawWrite> {

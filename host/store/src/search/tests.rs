@@ -8,9 +8,10 @@ use super::indexed_word;
 use super::words::for_each_word;
 use crate::check;
 use crate::forget::Erasure;
+use crate::testing::Random;
 use crate::{DATABASE_FILE, IndexerState, OriginId};
 use lantern_model::batch::{Timestamp, Value};
-use world::{Random, World, manifest};
+use world::{World, manifest};
 
 #[tokio::test]
 async fn an_index_finds_the_rows_that_a_comparison_of_all_rows_finds() {

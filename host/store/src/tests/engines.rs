@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::reader::{RowQuery, Selection, Sort};
-use crate::testing::{end_sessions, new_server_database};
+use crate::testing::{Random, end_sessions, new_server_database, plugin_of};
 use lantern_model::schema::{
-    ColumnType, Manifest, Merge, Origin, RawColumn, RawGuard, RawManifest, RawOnConflict, RawSource,
-    RawTable, RawWrite, Role, TableName,
+    ColumnType, Manifest, Merge, RawColumn, RawGuard, RawOnConflict, RawTable, RawWrite, Role, TableName,
 };
 
 /// The columns of each table: every type and role.
@@ -59,24 +58,13 @@ fn every_write() -> Manifest {
         ("least", Merge::Min),
         ("greatest", Merge::Max),
     ];
-    Manifest::check(RawManifest {
-        name: "orders".into(),
-        version: "1.0.0".into(),
-        doc: String::new(),
-        sources: vec![RawSource {
-            name: "orders".into(),
-            origin: Origin::JetStream {
-                stream: "ORDERS".into(),
-                subjects: vec![],
-            },
-            wants_headers: false,
-        }],
-        tables: vec![
+    plugin_of(
+        vec![
             table("added", &[]),
             table("ignored", &["id"]),
             table("merged", &["id"]),
         ],
-        writes: vec![
+        vec![
             write("added", RawOnConflict::Fail),
             write("ignored", RawOnConflict::Ignore),
             write(
@@ -88,25 +76,16 @@ fn every_write() -> Manifest {
                 },
             ),
         ],
-    })
-    .expect("a good manifest")
+    )
 }
 
-/// A generator of numbers, the same in each run.
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (self.0 >> 33) % most
-    }
-
     fn row(&mut self) -> Row {
         let maybe = |random: &mut Self, value: Value| match random.below(4) {
             0 => Value::Null,
             _ => value,
         };
-        let number = self.below(1_000).cast_signed();
+        let number = self.below(1_000);
         let whole = match self.below(40) {
             // Two of them are out of range, and so is the message that adds the second.
             0 => i64::MAX / 2 + 2,
@@ -114,7 +93,7 @@ impl Random {
         };
         let values = vec![
             Value::Text(format!("{}", self.below(30))),
-            Value::Timestamp(Timestamp(1_000_000 * self.below(100_000).cast_signed())),
+            Value::Timestamp(Timestamp(1_000_000 * self.below(100_000))),
             Value::Text(["a", "ä", "B", ""][self.below(4) as usize].to_owned()),
             Value::Json(format!("{{\"n\": {number}, \"n\": 1e400}}")),
             Value::Blob(vec![0, number as u8]),

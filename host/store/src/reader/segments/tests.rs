@@ -13,6 +13,7 @@ use super::super::{
     SeriesQuery, Shape, Sort, Test,
 };
 use crate::segments::{self, SEGMENT_BITS, Touched};
+use crate::testing::Random;
 use lantern_model::batch::{Timestamp, Value};
 use lantern_model::schema::TableName;
 
@@ -40,22 +41,7 @@ const NOTE: usize = 6;
 const ROWS: i64 = 20_000;
 const SECOND: i64 = 1_000_000;
 
-/// Pseudo-random numbers, the same for each seed.
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, limit: i64) -> i64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        i64::try_from(self.0 >> 33).unwrap() % limit
-    }
-
-    fn one_in(&mut self, count: i64) -> bool {
-        self.below(count) == 0
-    }
-
     fn any<T: Clone>(&mut self, of: &[T]) -> T {
         of[usize::try_from(self.below(i64::try_from(of.len()).unwrap())).unwrap()].clone()
     }

@@ -2,12 +2,11 @@
 
 use super::super::{SearchQuery, SearchedText};
 use crate::reader::{Condition, Reader, RowPosition, RowQuery, Selection, Shape, Sort, Test};
-use crate::testing::Scene;
+use crate::testing::{Random, Scene, plugin_of};
 use crate::{IndexerState, IndexingStep};
 use lantern_model::batch::{Outcome, Row, Timestamp, Value};
 use lantern_model::schema::{
-    ColumnType, Manifest, Merge, Origin, RawColumn, RawGuard, RawManifest, RawOnConflict, RawSource,
-    RawTable, RawWrite, Role, TableName,
+    ColumnType, Manifest, Merge, RawColumn, RawGuard, RawOnConflict, RawTable, RawWrite, Role, TableName,
 };
 
 /// A table `lines` that only grows, and a table `states` whose rows are updated, with the same columns.
@@ -28,19 +27,8 @@ pub(super) fn manifest() -> Manifest {
             column("at", ColumnType::Timestamp, false, Role::Time),
         ]
     };
-    Manifest::check(RawManifest {
-        name: "orders".into(),
-        version: "1.0.0".into(),
-        doc: String::new(),
-        sources: vec![RawSource {
-            name: "orders".into(),
-            origin: Origin::JetStream {
-                stream: "ORDERS".into(),
-                subjects: vec![],
-            },
-            wants_headers: false,
-        }],
-        tables: vec![
+    plugin_of(
+        vec![
             RawTable {
                 name: "lines".into(),
                 columns: columns(),
@@ -54,9 +42,8 @@ pub(super) fn manifest() -> Manifest {
                 ..RawTable::default()
             },
         ],
-        writes: writes(),
-    })
-    .expect("a good manifest")
+        writes(),
+    )
 }
 
 fn writes() -> Vec<RawWrite> {
@@ -81,22 +68,7 @@ fn writes() -> Vec<RawWrite> {
     ]
 }
 
-/// Pseudo-random numbers, the same for each seed.
-pub(super) struct Random(pub(super) u64);
-
 impl Random {
-    pub(super) fn below(&mut self, limit: i64) -> i64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        i64::try_from(self.0 >> 33).unwrap() % limit
-    }
-
-    pub(super) fn one_in(&mut self, count: i64) -> bool {
-        self.below(count) == 0
-    }
-
     /// A word; those with small numbers are frequent.
     pub(super) fn word(&mut self) -> String {
         let limit = 1 + self.below(40);
