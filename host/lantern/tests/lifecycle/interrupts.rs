@@ -18,8 +18,9 @@ async fn with_endless_calls() -> Scene {
     scene.swap(b's').await.unwrap();
     scene.publish(11..=20).await;
     scene.wait_for_checkpoint(20).await;
+    // The first message is an endless one: a part of the batch that ends before it would be committed by `s`.
     let endless = (21..=120).map(|n| match n % 2 {
-        0 => format!("later {n}"),
+        1 => format!("later {n}"),
         _ => n.to_string(),
     });
     scene.publish(endless).await;
