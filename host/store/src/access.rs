@@ -66,7 +66,7 @@ impl Store {
         change: impl FnOnce(&Connection) -> Result<bool, crate::sql::Error> + Send + 'static,
     ) -> Result<bool, CommitError> {
         self.call(move |connection| {
-            durable(connection)?;
+            connection.make_durable()?;
             let transaction = connection.begin()?;
             let changed = change(&transaction)?;
             write_mark(&transaction, mark.as_ref().filter(|_| changed))?;
@@ -90,11 +90,6 @@ impl Store {
         })
         .await
     }
-}
-
-/// Makes the next commits of this connection wait for the disk. The writer sets the mode again before each batch.
-pub(super) fn durable(connection: &Connection) -> Result<(), crate::sql::Error> {
-    connection.make_durable()
 }
 
 /// Returns 0 if the name exists. A collision of digests is an error, because it cannot happen by chance.

@@ -10,8 +10,8 @@ use crate::sql::{Connection, OptionalExtension, params};
 
 use super::anchors;
 use super::commit::{Adopted, Anchor, Commit, Counts, Entry, Mark, OriginId, RowEffects, VersionId};
-use super::connection::is_refusal;
 use super::forget;
+use super::values::{from_sql, to_sql};
 use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Timestamp};
 use ledger::{write_gap, write_ledger};
 use row_writer::RowWriter;
@@ -127,7 +127,7 @@ fn write_rows(
     };
     match written {
         Ok(effects) => Ok((effects, Vec::new())),
-        Err(error) if is_refusal(&error) => Err(ApplyError::Refused),
+        Err(error) if error.is_caused_by_data() => Err(ApplyError::Refused),
         Err(error) => Err(ApplyError::Sqlite(error)),
     }
 }
@@ -291,14 +291,4 @@ fn write_checkpoint(
         1 => Ok(()),
         _ => Err(crate::sql::Error::CheckpointMoved),
     }
-}
-
-/// A count or a sequence as SQLite stores it. JetStream sequences stay far below 2^63.
-pub(super) fn to_sql(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// The inverse of [`to_sql`].
-pub(super) fn from_sql(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
 }

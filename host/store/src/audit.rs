@@ -13,7 +13,6 @@ use std::sync::atomic::Ordering;
 
 use crate::sql::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::access::durable;
 use super::{CommitError, Store};
 pub use chain::AuditHash;
 use lantern_model::actor::Actor;
@@ -123,7 +122,7 @@ impl Store {
             ..entry
         };
         self.call(move |connection| {
-            durable(connection)?;
+            connection.make_durable()?;
             let transaction = connection.begin()?;
             if !settled.load(Ordering::Relaxed) {
                 close_interrupted(&transaction)?;
@@ -162,7 +161,7 @@ impl Store {
     ) -> Result<T, CommitError> {
         self.call(move |connection| {
             if mark.is_some() {
-                durable(connection)?;
+                connection.make_durable()?;
             }
             let transaction = connection.begin()?;
             let changed = change(&transaction)?;
@@ -180,7 +179,7 @@ impl Store {
 
     async fn write_audit(&self, mark: AuditMark) -> Result<(), CommitError> {
         self.call(move |connection| {
-            durable(connection)?;
+            connection.make_durable()?;
             let transaction = connection.begin()?;
             mark.write(&transaction)?;
             transaction.commit()
@@ -199,7 +198,7 @@ pub(super) fn write_mark(
 
 /// Makes the next transaction of this connection durable if it ends an audit entry.
 pub(super) fn durable_if(connection: &Connection, mark: Option<&AuditMark>) -> Result<(), crate::sql::Error> {
-    mark.map_or(Ok(()), |_| durable(connection))
+    mark.map_or(Ok(()), |_| connection.make_durable())
 }
 
 /// Adds an entry with the current time.

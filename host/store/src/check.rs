@@ -12,9 +12,9 @@ use std::path::Path;
 use crate::sql::Connection;
 
 use super::AuditHash;
-use super::apply::from_sql;
 use super::commit::Counts;
 use super::connection::open_read_only;
+use super::values::from_sql;
 
 /// Up to this size a check of all pages takes less than 0.1 s, so every start can afford it.
 const QUICK_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::reader::ReadError;
+use super::read_error::ReadError;
 use lantern_model::batch::{Delivery, Outcome, Timestamp};
 use lantern_model::schema::Manifest;
 

@@ -3,11 +3,11 @@
 
 use crate::sql::Connection;
 
-use super::apply::from_sql;
 use super::commit::OriginId;
 use super::row_view::{RowView, ViewColumn, row_view};
 use super::scratch::{Scratch, ScratchError};
 use super::statement::{ORIGIN_COLUMNS, quote_text};
+use super::values::from_sql;
 pub use lantern_model::results::canary::{RowExample, TableComparison};
 use lantern_model::schema::{ColumnName, Table};
 

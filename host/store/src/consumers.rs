@@ -3,7 +3,8 @@
 
 use crate::sql::{Connection, Transaction, params};
 
-use super::reader::{ReadError, Reader};
+use super::read_error::ReadError;
+use super::reader::Reader;
 use super::{CommitError, Store};
 use lantern_model::batch::Timestamp;
 

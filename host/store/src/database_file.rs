@@ -1,13 +1,31 @@
 //! The database's file as the writer has it open. A host that writes detects at its next commit that the file was deleted
 //! or replaced; this module lets a host without writes detect it as well.
 
+use std::fs;
 use std::future::pending;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
 
-use super::connection::Identity;
 use super::{CommitError, Store};
+
+/// Identifies a file independently of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    pub(super) fn of(path: &Path) -> std::io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+}
 
 /// The file that the writer has open, to compare with the file at the path. Cheap to clone.
 #[derive(Clone)]

@@ -3,10 +3,12 @@
 
 use crate::sql::{Connection, Transaction, params};
 
-use super::apply::{from_sql, to_sql, write_alone};
+use super::apply::write_alone;
 use super::commit::{Adopted, CommitError, Entry, OriginId, RowEffects};
 use super::forget::{self, Screen};
-use super::reader::{ReadError, Reader};
+use super::read_error::ReadError;
+use super::reader::Reader;
+use super::values::{from_sql, to_sql};
 use super::{AuditMark, Store};
 use lantern_model::batch::{Delivery, Outcome, Timestamp};
 

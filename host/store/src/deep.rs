@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use crate::sql::{Connection, params};
 use rusqlite::types::Value as Stored;
 
-use super::apply::{from_sql, to_sql};
 use super::check::{self, CheckError};
 use super::commit::{Counts, Mark, OriginId};
 use super::forget::ForgottenValues;
 use super::scratch::{Scratch, ScratchError};
 use super::segments::OriginTable;
 use super::statement::quote_text;
+use super::values::{from_sql, to_sql};
 use lantern_model::batch::Row;
 use lantern_model::schema::description::TableDescription;
 use lantern_model::schema::{ColumnName, Manifest, OnConflict};

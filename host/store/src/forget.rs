@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use super::Store;
 use super::commit::{CommitError, OriginId};
-use super::reader::ReadError;
+use super::read_error::ReadError;
 use lantern_model::batch::Timestamp;
 
 pub(super) use erase::overwriting;

@@ -4,19 +4,21 @@
 //!
 //! They are not part of a plugin's declaration: no description contains them, and comparisons of versions ignore them.
 
+pub(super) mod existing;
+pub(super) mod needed;
+
 use std::time::Duration;
 
 use crate::sql::{Connection, OptionalExtension as _};
 
-use super::apply::from_sql;
-use super::description::{ColumnDescription, ColumnRole, TableDescription};
-use super::reader::{ReadError, Reader};
+use super::description::TableDescription;
+use super::read_error::ReadError;
+use super::reader::Reader;
 use super::segments;
 use super::statement::quote_text;
+use super::values::from_sql;
 
-/// Indexes that the host creates for the entities and facets of a table, in the order of declaration. Each makes every
-/// insert slower, and few users filter by more facets than this.
-const ROLE_INDEXES_MAX: usize = 8;
+use existing::{create_index, indexes_of, missing_columns};
 
 /// Rows up to which a table gets an index while the host runs. Commits wait meanwhile, some seconds for this many rows;
 /// a rebuild creates the index of a larger table without delaying commits.
@@ -44,31 +46,6 @@ impl Reader {
         self.snapshot(|connection| Ok(find_missing(connection, ROWS_MAX)?))
             .await
     }
-}
-
-/// The columns of the indexes that a table needs in addition to the declared ones.
-pub(super) fn needed(table: &TableDescription, has_segments: bool) -> Vec<Vec<String>> {
-    let declared = table.indexes.iter().map(|index| index.columns.as_slice());
-    let declared: Vec<&[String]> = declared.chain([table.primary_key.as_slice()]).collect();
-    wanted(table, has_segments)
-        .into_iter()
-        .filter(|columns| !declared.iter().any(|declared| declared.starts_with(columns)))
-        .collect()
-}
-
-/// The columns of the indexes that serve the queries of the API.
-fn wanted(table: &TableDescription, has_segments: bool) -> Vec<Vec<String>> {
-    let present = || table.columns.iter().filter(|column| !column.retired);
-    let with = |role: ColumnRole| present().filter(move |column| column.role == Some(role));
-    let can_lead = |column: &&ColumnDescription| column.column_type.is_sortable();
-    let time = with(ColumnRole::Time).map(|column| column.name.clone()).next();
-    let by_time: Vec<Vec<String>> = time.iter().map(|time| vec![time.clone()]).collect();
-    let by_role = with(ColumnRole::Entity)
-        .chain(with(ColumnRole::Facet).filter(|_| !has_segments))
-        .filter(can_lead)
-        .take(ROLE_INDEXES_MAX)
-        .map(|column| std::iter::once(column.name.clone()).chain(time.clone()).collect());
-    by_time.into_iter().chain(by_role).collect()
 }
 
 /// An index that a table should have and does not.
@@ -118,23 +95,6 @@ fn description_of(
     text.map(parse).transpose()
 }
 
-/// An index of a table.
-pub(super) struct ExistingIndex {
-    pub(super) columns: Vec<String>,
-    pub(super) unique: bool,
-}
-
-/// The columns of the indexes that a table should have and does not.
-pub(super) fn missing_columns(
-    existing: &[ExistingIndex],
-    table: &TableDescription,
-    has_segments: bool,
-) -> Vec<Vec<String>> {
-    let is_served = |columns: &Vec<String>| existing.iter().any(|index| index.columns.starts_with(columns));
-    let needed = needed(table, has_segments).into_iter();
-    needed.filter(|columns| !is_served(columns)).collect()
-}
-
 fn missing_of(
     connection: &Connection,
     table: &str,
@@ -143,33 +103,6 @@ fn missing_of(
     let existing = indexes_of(connection, table)?;
     let has_segments = segments::has_segments(connection, table)?;
     Ok(missing_columns(&existing, description, has_segments))
-}
-
-/// Returns the indexes of a table, regardless of their names: after a rebuild they keep the names of the rebuilt tables.
-pub(super) fn indexes_of(
-    connection: &Connection,
-    table: &str,
-) -> Result<Vec<ExistingIndex>, crate::sql::Error> {
-    let mut statement = connection.prepare(connection.engine().index_columns())?;
-    let mut parts = statement.query([table])?;
-    let mut indexes: Vec<(i64, ExistingIndex)> = Vec::new();
-    while let Some(part) = parts.next()? {
-        let number = part.get(0)?;
-        if indexes.last().is_none_or(|(last, _)| *last != number) {
-            let index = ExistingIndex {
-                columns: Vec::new(),
-                unique: part.get(1)?,
-            };
-            indexes.push((number, index));
-        }
-        if let Some((_, index)) = indexes.last_mut() {
-            // An expression has no name, and no query uses one.
-            index
-                .columns
-                .push(part.get::<_, Option<String>>(2)?.unwrap_or_default());
-        }
-    }
-    Ok(indexes.into_iter().map(|(_, index)| index).collect())
 }
 
 /// Whether the host leaves a table of this size without its missing indexes.
@@ -209,102 +142,12 @@ pub(super) fn create(connection: &Connection, missing: &MissingIndex) -> Result<
     create_index(connection, table, columns).map(|()| true)
 }
 
-/// Creates an index under a free name.
-pub(super) fn create_index(
-    connection: &Connection,
-    table: &str,
-    columns: &[String],
-) -> Result<(), crate::sql::Error> {
-    let name = free_name(connection, &format!("{table}__{}__index", columns.join("__")))?;
-    let columns: Vec<String> = columns.iter().map(|column| quote_text(column)).collect();
-    let statement = format!(
-        "CREATE INDEX {} ON {} ({})",
-        quote_text(&name),
-        quote_text(table),
-        columns.join(", ")
-    );
-    let Some(file) = connection.sqlite() else {
-        return connection.execute_batch(&statement);
-    };
-    // The sort spills to a file; the writer's other temporary data stays in memory.
-    file.pragma_update(None, "temp_store", "file")?;
-    let made = file.execute_batch(&statement);
-    file.pragma_update(None, "temp_store", "memory")?;
-    Ok(made?)
-}
-
-/// The name, or a numbered one if a table that a rebuild replaced still has an index of that name.
-pub(super) fn free_name(connection: &Connection, name: &str) -> Result<String, crate::sql::Error> {
-    let mut candidate = name.to_owned();
-    for number in 2.. {
-        if !connection.has_relation(&candidate)? {
-            break;
-        }
-        candidate = format!("{name}__{number}");
-    }
-    Ok(candidate)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::{adoption, orders};
     use crate::{Store, StoreConfig};
-    use lantern_model::schema::{Column, ColumnName, ColumnType, Index, Role, Table, TableName};
-
-    fn table(columns: &[(&str, Role, ColumnType)], indexes: &[&[&str]]) -> TableDescription {
-        let name = |name: &str| ColumnName::parse(name).unwrap();
-        let column = |(at, role, column_type): &(&str, Role, ColumnType)| Column {
-            name: name(at),
-            column_type: *column_type,
-            nullable: true,
-            role: role.clone(),
-            doc: String::new(),
-            hints: Vec::new(),
-        };
-        let index = |columns: &&[&str]| Index {
-            columns: columns.iter().map(|column| name(column)).collect(),
-            unique: false,
-        };
-        TableDescription::from(&Table {
-            name: TableName::parse("t").unwrap(),
-            doc: String::new(),
-            columns: columns.iter().map(column).collect(),
-            primary_key: Vec::new(),
-            indexes: indexes.iter().map(index).collect(),
-            retention_days: None,
-            hints: Vec::new(),
-        })
-    }
-
-    #[test]
-    fn a_table_needs_an_index_for_each_role_that_no_declared_one_serves() {
-        use ColumnType::{Json, Text, Timestamp};
-        let columns = [
-            ("kind", Role::Facet, Text),
-            ("at", Role::Time, Timestamp),
-            ("pc", Role::Entity, Text),
-            ("tags", Role::Facet, Json),
-            ("note", Role::None, Text),
-        ];
-        assert_eq!(
-            needed(&table(&columns, &[]), false),
-            [vec!["at"], vec!["pc", "at"], vec!["kind", "at"]]
-        );
-        assert_eq!(
-            needed(&table(&columns, &[]), true),
-            [vec!["at"], vec!["pc", "at"]]
-        );
-        let served: &[&[&str]] = &[&["at", "kind"], &["pc", "at", "note"], &["kind"]];
-        assert_eq!(needed(&table(&columns, served), false), [["kind", "at"]]);
-        assert_eq!(needed(&table(&columns[..1], &[]), false), [["kind"]]);
-        let names: Vec<String> = (0..30).map(|number| format!("f{number}")).collect();
-        let many: Vec<_> = names
-            .iter()
-            .map(|name| (name.as_str(), Role::Facet, Text))
-            .collect();
-        assert_eq!(needed(&table(&many, &[]), false).len(), ROLE_INDEXES_MAX);
-    }
+    use lantern_model::schema::Role;
 
     #[tokio::test]
     async fn an_existing_table_gets_its_missing_indexes_and_a_large_one_does_not() {

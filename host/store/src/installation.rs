@@ -6,13 +6,14 @@ mod records;
 
 use crate::sql::{Connection, Transaction, params};
 
-use super::apply::to_sql;
 use super::audit::{durable_if, write_mark};
 use super::catalog::{Adoption, CatalogError, Layout, adopt, adopt_in};
 use super::commit::{Adopted, VersionId};
 use super::consumers::{AbandonedConsumer, abandon};
-use super::reader::{ReadError, Reader};
+use super::read_error::ReadError;
+use super::reader::Reader;
 use super::statement::quote_text;
+use super::values::to_sql;
 use super::{AdoptError, AuditMark, CommitError, Store};
 use super::{search, segments};
 use lantern_model::batch::Timestamp;

@@ -16,6 +16,7 @@ mod commit;
 pub mod comparison;
 mod connection;
 mod consumers;
+mod database;
 mod database_file;
 mod dead_letters;
 pub mod deep;
@@ -25,9 +26,11 @@ mod installation;
 mod location;
 mod lock;
 mod maintenance;
+mod migrations;
 mod preparation;
 mod provenance;
 mod queue;
+mod read_error;
 pub mod reader;
 mod rebuild;
 mod requests;
@@ -89,8 +92,9 @@ pub use search::{IndexerState, IndexingStep, Search};
 pub use sources::Sources;
 pub use sql::{Engine, Error as DatabaseError};
 
-use preparation::{migrate, prepare_file, settle_audit};
-use writer::{Request, Writer};
+use preparation::{prepare_file, settle_audit};
+use queue::{Queue, Request};
+use writer::Writer;
 
 /// The database's name in the data directory.
 pub const DATABASE_FILE: &str = "lantern.db";
@@ -236,7 +240,7 @@ pub struct Store {
     requests: mpsc::Sender<Request>,
     health: watch::Receiver<Health>,
     commits: watch::Receiver<u64>,
-    open_file: watch::Receiver<Option<connection::Identity>>,
+    open_file: watch::Receiver<Option<database_file::Identity>>,
     replacements: watch::Receiver<u64>,
     thread: Mutex<Option<JoinHandle<()>>>,
     reader: Reader,
@@ -258,7 +262,7 @@ impl Store {
         if let Location::Sqlite(path) = &location {
             prepare_file(path).await?;
         }
-        let (requests, received) = mpsc::channel(writer::REQUESTS_MAX);
+        let (requests, received) = mpsc::channel(queue::REQUESTS_MAX);
         let (health, watched) = watch::channel(Health::Healthy);
         let (commits, counted) = watch::channel(0);
         let (open_file, watched_file) = watch::channel(None);
@@ -270,7 +274,7 @@ impl Store {
         let writer = Writer {
             location: location.clone(),
             config,
-            requests: queue::Queue::new(received),
+            requests: Queue::new(received),
             health,
             commits,
             open_file,

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use crate::sql::{Connection, params};
 
-use super::apply::to_sql;
 use super::indexes::{self, IndexStep};
 use super::segments::{SEGMENT_BITS, Touched};
+use super::values::to_sql;
 use super::{CommitError, Store, statement};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::Table;

@@ -3,10 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use sqlx::ConnectOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
-
 use super::lock::LockError;
+use super::migrations::migrate;
 use super::{OpenError, Store, audit, check};
 use lantern_trust::private_files;
 
@@ -47,22 +45,6 @@ fn restrict(path: &Path) -> Result<(), OpenError> {
         Ok(())
     });
     restricted.map_err(|source| OpenError::Lock(LockError::Unsafe { source }))
-}
-
-/// The migrations of the host's own tables.
-pub(super) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
-
-/// Creates a missing database and applies the migrations of the host's own tables.
-pub(super) async fn migrate(path: &Path) -> Result<(), sqlx::Error> {
-    let mut connection = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .connect()
-        .await?;
-    let migrated = MIGRATIONS.run(&mut connection).await;
-    sqlx::Connection::close(connection).await?;
-    migrated.map_err(sqlx::Error::from)
 }
 
 /// Ends the entries of the audit whose changes were interrupted. Returns whether that was possible; otherwise it is done

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 
 use crate::sql::{Connection, OptionalExtension as _, Row, params};
 
-use super::apply::{from_sql, to_sql};
 use super::commit::{Counts, OriginId, VersionId};
 use super::description::TableDescription;
-use super::reader::{ReadError, Reader};
+use super::read_error::ReadError;
+use super::reader::Reader;
 use super::row_view::{RowView, ViewColumn, row_view};
 use super::segments::OriginTable;
 use super::statement::{ORIGIN_COLUMNS, quote_text};
+use super::values::{from_sql, to_sql};
 use lantern_model::batch::{Delivery, Timestamp};
 use lantern_model::identity::RowIdentity;
 

@@ -6,10 +6,27 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::commit::Commit;
-use super::writer::{CommitReply, REQUESTS_MAX, Request};
+use super::commit::{Commit, CommitError, Committed};
+use super::sql::{self, Connection};
+
+/// Requests that may wait. Each source has at most three batches in flight, and a batch is bounded in bytes, so this
+/// bounds the memory of the queue; senders wait when it is full.
+pub(super) const REQUESTS_MAX: usize = 64;
+
+pub(super) type CommitReply = oneshot::Sender<Result<Committed, CommitError>>;
+
+/// A change other than a batch. It receives the write connection, or why there is none, and returns the error after which
+/// the writer must reopen the connection.
+pub(super) type Call = Box<dyn FnOnce(Result<&mut Connection, String>) -> Option<sql::Error> + Send>;
+
+pub(super) enum Request {
+    Commit(Box<Commit>, CommitReply),
+    Call(Call),
+    /// A small step of background work, which live batches overtake.
+    Step(Call),
+}
 
 /// Which batches a transaction merges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +74,7 @@ pub(super) struct Queue {
 /// The writer's next work.
 pub(super) enum Next {
     Batch(WriteLane, Box<Commit>, CommitReply),
-    Call(super::writer::Call),
+    Call(Call),
 }
 
 impl Queue {

@@ -21,18 +21,19 @@ use std::time::{Duration, Instant};
 
 use crate::sql::{Connection, Engine, OptionalExtension, Transaction, params};
 
-use super::apply::to_sql;
 use super::audit::durable_if;
 use super::catalog::{Adoption, CatalogError, Layout, StoreRefusal, table_names, version_id};
 use super::commit::{Adopted, CommitError, OriginId};
 use super::description::TableDescription;
 use super::forget;
 use super::installation::forget_origins;
-use super::reader::{ReadError, Reader};
+use super::queue::Request;
+use super::read_error::ReadError;
+use super::reader::Reader;
 use super::search;
 use super::segments::{self, OriginTable};
 use super::statement::{self, quote_text};
-use super::writer::Request;
+use super::values::to_sql;
 use super::{AdoptError, AuditMark, Store};
 pub use compare::Comparison;
 use finish::finish;

@@ -4,7 +4,7 @@ use crate::sql::Connection;
 use tokio::sync::oneshot;
 
 use super::catalog::CatalogError;
-use super::writer::{Call, Request};
+use super::queue::{Call, Request};
 use super::{AdoptError, CommitError, Store};
 
 impl Store {

@@ -11,13 +11,15 @@ mod survey;
 
 use crate::sql::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::apply::{count, to_sql, total, write_alone, write_dead_letter, write_isolated};
+use super::apply::{count, total, write_alone, write_dead_letter, write_isolated};
 use super::commit::{Adopted, CommitError, Counts, Entry, OriginId, RowEffects, VersionId};
 use super::dead_letters::{OpenDeadLetter, RetriedDeadLetter, letters_where, screen_one};
 use super::forget::{self, Screen};
 use super::provenance::tables_of;
-use super::reader::{ReadError, Reader};
+use super::read_error::ReadError;
+use super::reader::Reader;
 use super::segments::Touched;
+use super::values::to_sql;
 use super::{ProvenanceError, Store};
 use lantern_model::batch::{Outcome, Timestamp};
 use ranges::{merge_ranges, write_ranges};

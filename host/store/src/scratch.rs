@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 
 use crate::sql::{Connection, Kind};
 
-use super::apply::{ApplyError, Isolation, apply, from_sql};
+use super::Store;
+use super::apply::{ApplyError, Isolation, apply};
 use super::catalog::{Adoption, CatalogError, Layout, StoreRefusal, adopt, list_refusals};
 use super::commit::{Adopted, Commit, Counts, Entry, Mark, NewEpoch, OriginId};
+use super::migrations::migrate;
 use super::sources::begin_epoch;
-use super::{Store, migrate};
+use super::values::from_sql;
 use lantern_model::batch::Timestamp;
 use lantern_model::results::canary::{RejectExample, Rejects};
 

@@ -11,6 +11,7 @@ mod entries;
 pub mod fuzzing;
 mod indexer;
 mod matching;
+mod merge;
 mod purge;
 mod query;
 #[cfg(test)]

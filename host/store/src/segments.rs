@@ -20,7 +20,8 @@ mod verify;
 use crate::sql::{Connection, OptionalExtension as _, params};
 
 use super::description::{ColumnRole, TableDescription};
-use super::indexes::{self, ExistingIndex};
+use super::indexes::existing::{self, ExistingIndex};
+use super::indexes::needed::needed;
 use super::statement::{self, quote_text};
 use super::values::StorageClass;
 use lantern_model::schema::{Manifest, OnConflict, Table};
@@ -63,7 +64,7 @@ pub(super) struct SegmentSet {
 pub(super) fn suits(manifest: &Manifest, table: &Table) -> bool {
     let has_index = !table.primary_key.is_empty()
         || !table.indexes.is_empty()
-        || !indexes::needed(&TableDescription::from(table), true).is_empty();
+        || !needed(&TableDescription::from(table), true).is_empty();
     has_index && !has_numeric_key(table) && !is_updated(manifest, table)
 }
 
@@ -190,11 +191,11 @@ pub(super) fn replace_by_indexes(
     if !has_segments(connection, table)? {
         return Ok(());
     }
-    let name = indexes::free_name(connection, &format!("{table}__origin"))?;
+    let name = existing::free_name(connection, &format!("{table}__origin"))?;
     connection.execute_batch(&statement::create_origin_index(table, &name))?;
-    let existing: Vec<ExistingIndex> = indexes::indexes_of(connection, table)?;
-    for columns in indexes::missing_columns(&existing, description, false) {
-        indexes::create_index(connection, table, &columns)?;
+    let present: Vec<ExistingIndex> = existing::indexes_of(connection, table)?;
+    for columns in existing::missing_columns(&present, description, false) {
+        existing::create_index(connection, table, &columns)?;
     }
     drop_segments(connection, table)
 }

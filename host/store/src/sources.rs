@@ -2,10 +2,11 @@
 
 use crate::sql::{Connection, OptionalExtension, Transaction, params};
 
-use super::apply::{from_sql, to_sql};
 use super::commit::{Accepted, Attached, Counts, Mark, NewEpoch, OriginId, Question};
 use super::dead_letters::count_open;
-use super::reader::{ReadError, Reader};
+use super::read_error::ReadError;
+use super::reader::Reader;
+use super::values::{from_sql, to_sql};
 use super::{AuditMark, CommitError, Store, anchors};
 use lantern_model::batch::Timestamp;
 

@@ -173,7 +173,7 @@ impl Connection {
         }
     }
 
-    /// Makes the next transactions of this connection wait for the disk.
+    /// Makes the next transactions of this connection wait for the disk. The writer sets the mode again before each batch.
     pub(crate) fn make_durable(&self) -> Result<(), Error> {
         self.execute_batch(match self {
             Self::Sqlite(_) => Synchronous::Full.pragma(),

@@ -2,6 +2,7 @@
 //! names, and still quotes them as SQLite identifiers.
 
 use super::description::TableDescription;
+use super::indexes::needed::needed;
 use super::sql::Engine;
 use super::values::StorageClass;
 use lantern_model::schema::{
@@ -102,7 +103,7 @@ fn create_indexes(table: &Table, has_segments: bool) -> impl Iterator<Item = Str
 /// The indexes of a new table: those declared, and those that the host creates for the API (see `indexes`).
 fn indexes_of(table: &Table, has_segments: bool) -> Vec<Index> {
     let mut indexes = table.indexes.clone();
-    for columns in super::indexes::needed(&TableDescription::from(table), has_segments) {
+    for columns in needed(&TableDescription::from(table), has_segments) {
         // They are names of this table's columns, so all of them are found.
         let named = |name: &String| table.columns.iter().find(|column| column.name.as_str() == name);
         indexes.push(Index {

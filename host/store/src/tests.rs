@@ -306,7 +306,7 @@ async fn closing_waits_for_sent_batches() {
 #[test]
 fn a_stored_pause_is_attributed_by_the_text_that_the_watcher_wrote() {
     let connection = crate::sql::Connection::open_in_memory().unwrap();
-    let (old, new): (Vec<_>, Vec<_>) = super::preparation::MIGRATIONS
+    let (old, new): (Vec<_>, Vec<_>) = super::migrations::MIGRATIONS
         .iter()
         .partition(|migration| migration.version < 11);
     for migration in old {

@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use crate::sql::{self, Connection};
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::apply::{Applied, ApplyError, Isolation, apply};
 use super::commit::{Commit, CommitError, Committed};
-use super::connection::{Database, Identity, is_busy};
+use super::database::Database;
+use super::database_file::Identity;
 use super::location::Location;
-use super::queue::{Next, Queue, WriteLane};
+use super::queue::{Call, CommitReply, Next, Queue, WriteLane};
 use super::{Health, Reader, StoreConfig, Synchronous};
 use lantern_model::batch::Timestamp;
 
@@ -33,25 +34,8 @@ const SHARED_GROUP_TIME: Duration = Duration::from_millis(4);
 /// How long after a live batch another one is expected.
 const SHARED_FOR: Duration = Duration::from_millis(250);
 
-/// Requests that may wait. Each source has at most three batches in flight, and a batch is bounded in bytes, so this
-/// bounds the memory of the queue; senders wait when it is full.
-pub(super) const REQUESTS_MAX: usize = 64;
-
 /// How long the writer waits between attempts while another process holds the lock.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
-
-pub(super) type CommitReply = oneshot::Sender<Result<Committed, CommitError>>;
-
-/// A change other than a batch. It receives the write connection, or why there is none, and returns the error after which
-/// the writer must reopen the connection.
-pub(super) type Call = Box<dyn FnOnce(Result<&mut Connection, String>) -> Option<sql::Error> + Send>;
-
-pub(super) enum Request {
-    Commit(Box<Commit>, CommitReply),
-    Call(Call),
-    /// A small step of background work, which live batches overtake.
-    Step(Call),
-}
 
 pub(super) struct Writer {
     pub(super) location: Location,
@@ -241,7 +225,7 @@ impl Writer {
             };
             match database.begin(synchronous) {
                 Ok(()) => return Ok(()),
-                Err(error) if is_busy(&error) && attempt < attempts => {
+                Err(error) if error.kind() == sql::Kind::Busy && attempt < attempts => {
                     self.set_unavailable(format!("another process holds the database's lock: {error}"));
                     std::thread::sleep(BUSY_PAUSE);
                 }

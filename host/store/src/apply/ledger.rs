@@ -2,8 +2,8 @@
 
 use crate::sql::{Connection, OptionalExtension, params};
 
-use super::to_sql;
 use crate::commit::{Commit, Counts, Gap, OriginId};
+use crate::values::to_sql;
 use lantern_model::batch::Timestamp;
 
 /// Records a gap. A gap that continues the last recorded one of the origin extends it, so that a stream which is

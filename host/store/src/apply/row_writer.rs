@@ -3,7 +3,6 @@
 use super::server::ServerWrites;
 use super::writes::Writes;
 use crate::commit::{Adopted, Entry, OriginId, RowEffects};
-use crate::connection::is_refusal;
 use crate::sql::{Connection, Error, Kind};
 use lantern_model::batch::{Outcome, Rejection, RejectionClass};
 
@@ -41,7 +40,7 @@ impl<'a> RowWriter<'a> {
         let before = self.effects().clone();
         let refused = match self.write_entry(origin, entry) {
             Ok(()) => None,
-            Err(error) if is_refusal(&error) => {
+            Err(error) if error.is_caused_by_data() => {
                 connection.execute_batch("ROLLBACK TO message")?;
                 *self.effects() = before;
                 let rejection = Rejection::new(RejectionClass::Constraint, &refusal_reason(&error));

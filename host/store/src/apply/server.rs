@@ -7,11 +7,11 @@ use rusqlite::types::ValueRef;
 use sha2::{Digest as _, Sha256};
 use tokio_postgres::types::{IsNull, Type};
 
-use super::to_sql;
 use crate::commit::{Adopted, Entry, OriginId, RowEffects};
 use crate::sql::postgres::{Session, Statement, encode};
 use crate::sql::{Engine, Error};
 use crate::statement::{self, ORIGIN_COLUMNS, quote_text};
+use crate::values::to_sql;
 use crate::values::{StorageClass, parameter, stored};
 use lantern_model::batch::{Outcome, Row};
 use lantern_model::schema::{Manifest, OnConflict, Write};

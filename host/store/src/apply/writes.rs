@@ -8,11 +8,11 @@ use rusqlite::CachedStatement;
 use rusqlite::hooks::Action;
 use rusqlite::types::ValueRef;
 
-use super::to_sql;
 use crate::commit::{Adopted, Entry, OriginId, RowEffects};
 use crate::description::TableDescription;
 use crate::segments::{self, Appended, TableSums};
 use crate::sql::{Connection, Error};
+use crate::values::to_sql;
 use crate::values::{parameter, stored};
 use lantern_model::batch::{Outcome, Row, Timestamp, Value};
 use lantern_model::schema::{OnConflict, Table, Write};

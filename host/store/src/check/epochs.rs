@@ -6,10 +6,10 @@ use crate::sql::{Connection, params};
 use sha2::{Digest, Sha256};
 
 use super::super::anchors;
-use super::super::apply::{from_sql, to_sql};
 use super::super::commit::{Anchor, Mark};
 use super::super::segments::OriginTable;
 use super::super::statement::quote_text;
+use super::super::values::{from_sql, to_sql};
 use super::{Report, count, strings};
 use lantern_model::batch::Timestamp;
 

@@ -3,9 +3,9 @@
 use crate::sql::{Connection, Row};
 
 use super::{RESTORE, Report, SourceReport, plural, rebuild};
-use crate::apply::from_sql;
 use crate::commit::{Counts, OriginId};
 use crate::sources::ledger_sums;
+use crate::values::from_sql;
 
 struct CheckedEpoch {
     id: OriginId,

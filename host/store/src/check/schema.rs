@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use crate::sql::Connection;
 
 use super::super::description::TableDescription;
-use super::super::indexes::{ExistingIndex, ROWS_MAX, indexes_of, is_too_large, missing_columns};
-use super::super::preparation::MIGRATIONS;
+use super::super::indexes::existing::{ExistingIndex, indexes_of, missing_columns};
+use super::super::indexes::{ROWS_MAX, is_too_large};
+use super::super::migrations::MIGRATIONS;
 use super::super::segments::has_segments;
 use super::super::statement::ORIGIN_COLUMNS;
 use super::{CheckError, RESTORE, Report, rebuild};

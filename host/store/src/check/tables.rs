@@ -4,10 +4,10 @@ use crate::sql::Connection;
 use crate::sql::Kind;
 
 use super::{Report, TableReport, count, grouped, plural, rebuild};
-use crate::apply::from_sql;
 use crate::search::{IndexDifference, difference, index_of};
 use crate::segments::{Difference, differences, set_of};
 use crate::statement::quote_text;
+use crate::values::from_sql;
 
 /// Checks that every row comes from a message in the ledger, that none is stored twice, and that as many rows exist as
 /// were inserted.

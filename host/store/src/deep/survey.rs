@@ -5,11 +5,11 @@ use std::path::Path;
 use crate::sql::{Connection, OptionalExtension as _};
 
 use super::{DeepPlugin, DeepRange, DeepSource, DeepTable};
-use crate::apply::from_sql;
 use crate::check::{self, CheckError};
 use crate::commit::{Mark, OriginId};
 use crate::forget::ForgottenValues;
 use crate::provenance::counts;
+use crate::values::from_sql;
 
 /// The plugins and the messages that they handled.
 ///

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use crate::sql::Connection;
 
 use super::{Compared, DeepTable, VALUE_BYTES};
-use crate::apply::{from_sql, to_sql};
 use crate::scratch::ScratchError;
 use crate::statement::quote_text;
+use crate::values::{from_sql, to_sql};
 use lantern_model::batch::clean_text;
 
 pub(super) fn compare_whole(

@@ -9,9 +9,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use rusqlite::types::ValueRef;
 use sha2::Sha256;
 
-use crate::apply::{from_sql, to_sql};
 use crate::commit::{Commit, Entry, Gap, OriginId, VersionId};
 use crate::values::stored;
+use crate::values::{from_sql, to_sql};
 use lantern_model::batch::{Outcome, Timestamp, Value};
 use lantern_model::schema::Manifest;
 

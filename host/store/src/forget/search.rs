@@ -7,12 +7,12 @@ use crate::sql::{Connection, OptionalExtension as _, params};
 
 use super::mention::Mention;
 use super::{ForgetError, ForgetQuery, ForgetSurvey, FoundMessage, OutstandingMessage};
-use crate::apply::{from_sql, to_sql};
 use crate::commit::OriginId;
 use crate::provenance::tables_of;
 use crate::segments::OriginTable;
 use crate::statement::quote_text;
 use crate::values::parameter;
+use crate::values::{from_sql, to_sql};
 use lantern_model::batch::Value;
 use lantern_model::schema::ColumnType;
 use lantern_model::schema::description::TableDescription;

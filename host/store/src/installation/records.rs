@@ -3,8 +3,8 @@
 use crate::sql::{Connection, Row};
 
 use super::{Installation, Pause, PausedBy, VersionRecord};
-use crate::apply::from_sql;
 use crate::commit::VersionId;
+use crate::values::from_sql;
 use lantern_model::batch::Timestamp;
 
 pub(crate) fn installations(connection: &Connection) -> Result<Vec<Installation>, crate::sql::Error> {

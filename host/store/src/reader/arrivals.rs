@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use super::bound::Bound;
 use super::rows::{RowRecord, record};
-use super::selection::Bound;
 use super::shape::Shape;
 use super::{ReadError, Reader};
 use crate::segments::OriginTable;

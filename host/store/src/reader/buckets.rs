@@ -3,8 +3,9 @@
 mod grid;
 mod outliers;
 
+use super::bound::Bound;
 use super::segments::OverTime;
-use super::selection::{Bound, Conditions, Lead, Selection, all};
+use super::selection::{Conditions, Lead, Selection, all};
 use super::shape::Shape;
 use super::{ReadError, Reader};
 use crate::statement::quote;

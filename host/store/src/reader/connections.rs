@@ -16,7 +16,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::text;
+use super::interrupt::{Interrupt, Limit};
+use super::{search_function, text};
 use crate::connection::open_read_only;
 use crate::values::Stored;
 
@@ -263,10 +264,7 @@ impl Drop for Lease {
 
 impl ReadConnection {
     fn open(location: &Location, releasing: Arc<AtomicBool>) -> Result<Self, sql::Error> {
-        let interrupt = Arc::new(Interrupt {
-            limit: Mutex::default(),
-            releasing,
-        });
+        let interrupt = Arc::new(Interrupt::new(releasing));
         let connection = match location {
             Location::Sqlite(path) => open_file(path, &interrupt)?.into(),
             Location::Postgres(server) => {
@@ -295,6 +293,7 @@ fn open_file(path: &Path, interrupt: &Arc<Interrupt>) -> Result<rusqlite::Connec
     // Sorts spill to a file, because rows with large values would fill the memory.
     connection.pragma_update(None, "temp_store", "FILE")?;
     text::register(&connection, Arc::clone(interrupt))?;
+    search_function::register(&connection, Arc::clone(interrupt))?;
     let handler = Arc::clone(interrupt);
     connection.progress_handler(STEPS, Some(move || handler.is_due()))?;
     Ok(connection)
@@ -334,41 +333,6 @@ fn read(connection: &Connection, query: Query, sender: &mpsc::Sender<Vec<Row>>) 
         drop(sender.blocking_send(chunk));
     }
     Ok(())
-}
-
-/// Ends the read in progress on a connection. SQLite checks it between steps, and the functions of `text` check it while
-/// they work.
-#[derive(Debug, Default)]
-pub(super) struct Interrupt {
-    limit: Mutex<Option<Limit>>,
-    /// See [`Shared::releasing`].
-    releasing: Arc<AtomicBool>,
-}
-
-#[derive(Debug)]
-struct Limit {
-    /// None for snapshots without a limit, which end when the pool is released.
-    deadline: Option<Instant>,
-    /// See [`Caller`].
-    is_gone: Arc<AtomicBool>,
-}
-
-impl Interrupt {
-    fn set(&self, limit: Option<Limit>) {
-        *self.limit.lock().unwrap_or_else(PoisonError::into_inner) = limit;
-    }
-
-    /// Whether the read has to end now.
-    pub(super) fn is_due(&self) -> bool {
-        let limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
-        limit.as_ref().is_some_and(|limit| {
-            let is_over = match limit.deadline {
-                Some(deadline) => Instant::now() >= deadline,
-                None => self.releasing.load(Ordering::Relaxed),
-            };
-            is_over || limit.is_gone.load(Ordering::Relaxed)
-        })
-    }
 }
 
 /// The waiting caller of a read. Dropping it interrupts the read and frees its connection.

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::selection::{Bound, Conditions, Selection};
+use super::bound::Bound;
+use super::selection::{Conditions, Selection};
 use super::shape::Shape;
 use super::tables::COUNT_MAX;
 use super::{ReadError, Reader, RowEstimate};

@@ -50,6 +50,7 @@ async fn visits() -> (tempfile::TempDir, crate::sql::Connection, Shape) {
         ))
         .unwrap();
     text::register(connection.sqlite().unwrap(), Arc::default()).unwrap();
+    search_function::register(connection.sqlite().unwrap(), Arc::default()).unwrap();
     connection.execute_batch(SCHEMA).unwrap();
     connection
         .execute(

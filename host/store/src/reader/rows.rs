@@ -14,8 +14,9 @@ use std::time::Instant;
 
 use rusqlite::types::ValueRef;
 
+use super::bound::Bound;
 use super::connections::Row;
-use super::selection::{Bound, Selection};
+use super::selection::Selection;
 use super::shape::Shape;
 use super::{ReadError, Reader};
 use crate::segments::OriginTable;

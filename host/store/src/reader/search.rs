@@ -1,28 +1,19 @@
-//! Searches in SQL: the function that compares the texts of a row, and the rows that a full-text index proposes. The index
-//! may propose rows that do not match, but it proposes all that do, except those it does not contain yet.
+//! The rows that a full-text index proposes for a search. The index may propose rows that do not match, but it proposes all that do, except those it does not contain yet.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use rusqlite::ffi;
-use rusqlite::functions::{Context, FunctionFlags};
-use rusqlite::types::{Value as Stored, ValueRef};
-use serde::{Deserialize, Serialize};
+use rusqlite::types::Value as Stored;
 
-use super::connections::Interrupt;
-use super::selection::{Bound, Selection};
+use super::bound::Bound;
+use super::few_proposals::FewProposals;
+use super::selection::Selection;
 use super::shape::Shape;
 use super::snapshot::Snapshot;
 use super::{ReadError, Reader};
-use crate::search::{
-    self, Scope, SearchIndex, SearchQuery, SearchableColumn, SearchedText, Stopped, Term, indexed_word,
-};
+use crate::search::{self, SearchIndex, SearchQuery, indexed_word};
 use crate::statement::quote;
 use lantern_model::batch::Value;
-use lantern_model::schema::{ColumnType, TableName};
-
-/// The SQL function `lantern_matches(search, text, …)`.
-const MATCHES: &str = "lantern_matches";
+use lantern_model::schema::TableName;
 
 /// Changed rows that a search reads in addition to the proposed ones.
 const CHANGED_MAX: usize = 10_000;
@@ -33,101 +24,11 @@ const TAIL_FEW: i64 = if cfg!(test) { 50 } else { 5_000 };
 /// Proposed rows that counts and aggregates read: some tenths of a second.
 const COUNTED_MAX: usize = 50_000;
 
-/// A search as the SQL function receives it: columns are positions of its arguments.
-#[derive(Debug, Serialize, Deserialize)]
-struct PreparedSearch {
-    query: SearchQuery,
-    /// Whether each argument is a JSON document.
-    json: Vec<bool>,
-}
-
 /// How far the full-text index of a table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SearchProgress {
     /// Rows that are not indexed yet, approximately. A search reads them one by one.
     pub rows_behind: u64,
-}
-
-impl Shape {
-    /// The column with this name, if a search can name it.
-    pub fn searchable(&self, name: &str) -> Option<SearchableColumn> {
-        let position = self.position(name)?;
-        let column_type = self.columns[position].column_type;
-        column_type.is_searchable().then_some(SearchableColumn {
-            position,
-            is_json: column_type == ColumnType::Json,
-        })
-    }
-
-    /// The positions of the columns that a search reads.
-    fn searched(&self) -> impl Iterator<Item = usize> {
-        let columns = self.columns.iter().enumerate();
-        columns
-            .filter(|(_, column)| column.column_type.is_searchable())
-            .map(|(position, _)| position)
-    }
-}
-
-/// The condition that the row with the alias `t` matches a search.
-pub(super) fn condition(shape: &Shape, query: &SearchQuery, bound: &mut Bound) -> String {
-    let columns: Vec<usize> = shape.searched().collect();
-    let argument = |scope: &Scope| Scope {
-        // A term whose column is not read matches nothing.
-        column: columns
-            .iter()
-            .position(|column| *column == scope.column)
-            .unwrap_or(usize::MAX),
-        members: scope.members.clone(),
-    };
-    let terms = query.terms.iter().map(|term| Term {
-        scope: term.scope.as_ref().map(argument),
-        ..term.clone()
-    });
-    let prepared = PreparedSearch {
-        query: SearchQuery {
-            terms: terms.collect(),
-        },
-        json: columns
-            .iter()
-            .map(|&column| shape.columns[column].column_type == ColumnType::Json)
-            .collect(),
-    };
-    let prepared = serde_json::json!(prepared).to_string();
-    let texts: String = columns
-        .iter()
-        .map(|&column| format!(", t.{}", quote(&shape.columns[column].name)))
-        .collect();
-    format!("{MATCHES}({}{texts})", bound.add(Value::Text(prepared)))
-}
-
-/// Registers the function with a connection. It ends with `SQLITE_INTERRUPT` when the interrupt is due.
-pub(super) fn register(connection: &rusqlite::Connection, interrupt: Arc<Interrupt>) -> rusqlite::Result<()> {
-    let flags =
-        FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
-    connection.create_scalar_function(MATCHES, -1, flags, move |context| matches(context, &interrupt))
-}
-
-fn matches(context: &Context<'_>, interrupt: &Interrupt) -> rusqlite::Result<bool> {
-    // The parameter is the same for all rows of a statement, and so is its parsed form.
-    let prepared = context.get_or_create_aux(0, |value| {
-        let parsed = value
-            .as_str()
-            .map_err(|error| Box::new(error) as Box<dyn std::error::Error + Send + Sync>);
-        parsed.and_then(|text| serde_json::from_str::<PreparedSearch>(text).map_err(Into::into))
-    })?;
-    let texts = prepared.json.iter().enumerate().filter_map(|(column, &is_json)| {
-        let text = match context.get_raw(column + 1) {
-            ValueRef::Text(text) => std::str::from_utf8(text).ok()?,
-            _ => return None,
-        };
-        Some(SearchedText {
-            column,
-            text,
-            is_json,
-        })
-    });
-    let found = prepared.query.matches(texts, || interrupt.is_due());
-    found.map_err(|Stopped| rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_INTERRUPT), None))
 }
 
 /// The rows that may match a search, on one state of the database.
@@ -291,29 +192,6 @@ impl<'a> Proposals<'a> {
             Ok(())
         })?;
         Ok(rows)
-    }
-}
-
-/// All rows that an index proposes for a search.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct FewProposals {
-    table: String,
-    /// Indexed rows.
-    rows: Vec<i64>,
-    /// All rows after this one are proposed too.
-    through: i64,
-}
-
-impl FewProposals {
-    /// `FROM …` for the rows, with the alias `t`.
-    pub(super) fn as_t(&self, bound: &mut Bound) -> String {
-        let table = &self.table;
-        let rows = bound.add(Value::Text(serde_json::json!(self.rows).to_string()));
-        let through = bound.integer(self.through);
-        format!(
-            "FROM (SELECT value AS r FROM json_each({rows}) UNION ALL SELECT _rowid_ FROM {table} WHERE _rowid_ > {through}) \
-             AS j CROSS JOIN {table} AS t ON t._rowid_ = j.r"
-        )
     }
 }
 

@@ -18,8 +18,9 @@ use std::collections::HashMap;
 use rusqlite::types::{Value as Stored, ValueRef};
 
 use super::ReadError;
+use super::bound::Bound;
 use super::facets::VALUE_BYTES_MAX;
-use super::selection::{Bound, Condition, Conditions, Lead, Selection, Test, all};
+use super::selection::{Condition, Conditions, Lead, Selection, Test, all};
 use super::shape::Shape;
 use super::snapshot::Snapshot;
 use crate::segments::{self, FACET_BYTES_MAX, LONG_MARKER, NULL_MARKER, SEGMENT_BITS, SegmentSet, Summary};

@@ -1,13 +1,14 @@
 //! Row filters: conditions on columns, free text and a range of time, and the SQL for them. Values are always
 //! parameters; a column is a position in a [`Shape`], whose names were checked.
 
-use super::search;
+use super::bound::Bound;
+use super::search_function::{MATCHES, PreparedSearch};
 use super::shape::Shape;
 use super::text::CONTAINS;
-use crate::search::SearchQuery;
+use crate::search::{Scope, SearchQuery, Term};
 use crate::statement::quote;
-use crate::values::into_parameter;
 use lantern_model::batch::{Timestamp, Value};
+use lantern_model::schema::ColumnType;
 use lantern_model::schema::description::ColumnRole;
 
 /// Alternatives of one condition up to which each is followed in the order of an index; more are filtered row by row.
@@ -101,31 +102,6 @@ impl Selection {
     /// Whether it contains more than a range of time.
     pub(super) fn is_narrow(&self) -> bool {
         !self.conditions.is_empty() || self.search.is_some()
-    }
-}
-
-/// Parameters of a statement, in order.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Bound(Vec<Value>);
-
-impl Bound {
-    /// Adds a parameter and returns its placeholder.
-    pub(super) fn add(&mut self, value: Value) -> String {
-        self.0.push(value);
-        format!("?{}", self.0.len())
-    }
-
-    pub(super) fn integer(&mut self, number: i64) -> String {
-        self.add(Value::Integer(number))
-    }
-
-    #[cfg(test)]
-    pub(super) fn into_values(self) -> Vec<Value> {
-        self.0
-    }
-
-    pub(super) fn arguments(self) -> Vec<rusqlite::types::Value> {
-        self.0.into_iter().map(into_parameter).collect()
     }
 }
 
@@ -339,7 +315,7 @@ impl<'a> Conditions<'a> {
 
     fn search(&self, bound: &mut Bound) -> Option<String> {
         let query = self.selection.search.as_ref()?;
-        Some(search::condition(self.shape, query, bound))
+        Some(search_condition(self.shape, query, bound))
     }
 }
 
@@ -372,6 +348,38 @@ pub(super) fn all(conditions: &[String]) -> String {
         [] => "TRUE".to_owned(),
         conditions => conditions.join(" AND "),
     }
+}
+
+/// The condition that the row with the alias `t` matches a search.
+fn search_condition(shape: &Shape, query: &SearchQuery, bound: &mut Bound) -> String {
+    let columns: Vec<usize> = shape.searched().collect();
+    let argument = |scope: &Scope| Scope {
+        // A term whose column is not read matches nothing.
+        column: columns
+            .iter()
+            .position(|column| *column == scope.column)
+            .unwrap_or(usize::MAX),
+        members: scope.members.clone(),
+    };
+    let terms = query.terms.iter().map(|term| Term {
+        scope: term.scope.as_ref().map(argument),
+        ..term.clone()
+    });
+    let prepared = PreparedSearch {
+        query: SearchQuery {
+            terms: terms.collect(),
+        },
+        json: columns
+            .iter()
+            .map(|&column| shape.columns[column].column_type == ColumnType::Json)
+            .collect(),
+    };
+    let prepared = serde_json::json!(prepared).to_string();
+    let texts: String = columns
+        .iter()
+        .map(|&column| format!(", t.{}", quote(&shape.columns[column].name)))
+        .collect();
+    format!("{MATCHES}({}{texts})", bound.add(Value::Text(prepared)))
 }
 
 #[cfg(test)]

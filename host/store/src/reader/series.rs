@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use super::bound::Bound;
 use super::buckets::Buckets;
 use super::connections::Row;
 use super::segments::{OverTime, Summaries, rows_in_segments};
-use super::selection::{Bound, Conditions, Lead, Selection};
+use super::selection::{Conditions, Lead, Selection};
 use super::shape::Shape;
 use super::text::NUMBER_BYTES;
 use super::{ReadError, Reader};

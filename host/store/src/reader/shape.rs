@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use super::connections::Row;
-use super::search::FewProposals;
+use super::few_proposals::FewProposals;
 use super::text::json_size;
 use super::{ReadError, Reader, TableEntry};
+use crate::search::SearchableColumn;
 use crate::sql::Engine;
 use crate::values::Stored;
 use lantern_model::batch::Value;
@@ -103,6 +104,24 @@ impl Shape {
             proposed: Some(Arc::new(proposed)),
             ..self.clone()
         }
+    }
+
+    /// The column with this name, if a search can name it.
+    pub fn searchable(&self, name: &str) -> Option<SearchableColumn> {
+        let position = self.position(name)?;
+        let column_type = self.columns[position].column_type;
+        column_type.is_searchable().then_some(SearchableColumn {
+            position,
+            is_json: column_type == ColumnType::Json,
+        })
+    }
+
+    /// The positions of the columns that a search reads.
+    pub(super) fn searched(&self) -> impl Iterator<Item = usize> {
+        let columns = self.columns.iter().enumerate();
+        columns
+            .filter(|(_, column)| column.column_type.is_searchable())
+            .map(|(position, _)| position)
     }
 
     /// The names of columns, by position.

@@ -8,7 +8,7 @@ use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ffi};
 
-use super::connections::Interrupt;
+use super::interrupt::Interrupt;
 pub use crate::search::Stopped;
 
 /// The SQL function `lantern_contains(text, needle)`: null for null.
@@ -58,7 +58,6 @@ impl Needle {
 pub(super) fn register(connection: &Connection, interrupt: Arc<Interrupt>) -> Result<(), rusqlite::Error> {
     let flags =
         FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
-    super::search::register(connection, Arc::clone(&interrupt))?;
     connection.create_scalar_function(CONTAINS, 2, flags, move |context| contains(context, &interrupt))
 }
 

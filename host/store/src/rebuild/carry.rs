@@ -3,12 +3,11 @@
 
 use crate::sql::{Connection, Transaction};
 
-use super::super::apply::from_sql;
 use super::super::catalog::CatalogError;
-use super::super::connection::is_refusal;
 use super::super::description::TableDescription;
 use super::super::segments::{OriginTable, Touched, segments_between};
 use super::super::statement::{self, quote_text};
+use super::super::values::from_sql;
 use super::{ROWS_AT_ONCE, RebuildId, ReplayRange, reachable, rows_outside};
 use lantern_model::schema::{ColumnName, Manifest, Table};
 
@@ -161,10 +160,13 @@ pub(super) fn copy(
                 reachable(scopes)
             ),
         };
-        step.run(&transaction).map_err(|error| match is_refusal(&error) {
-            true => CatalogError::refused(format!("a row of table {old} cannot be carried over: {error}")),
-            false => CatalogError::Sqlite(error),
-        })?;
+        step.run(&transaction)
+            .map_err(|error| match error.is_caused_by_data() {
+                true => {
+                    CatalogError::refused(format!("a row of table {old} cannot be carried over: {error}"))
+                }
+                false => CatalogError::Sqlite(error),
+            })?;
     }
     transaction.commit()?;
     Ok(last)

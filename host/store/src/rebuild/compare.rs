@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use crate::sql::{Connection, OptionalExtension as _};
 use rusqlite::types::ValueRef;
 
-use super::survey::{StoredTable, stored_tables};
+use super::survey::{StoredTable, is_same_version, stored_tables};
 use super::totals::{SUMS, Total, column_sums, column_sums_where};
 use super::watch::{self, CHUNK_BITS};
-use super::{RebuildId, Rebuilds, ReplayRange, VerifyRequest, reachable, rows_outside, verify};
+use super::{RebuildId, Rebuilds, ReplayRange, reachable, rows_outside};
 use crate::CommitError;
-use crate::reader::ReadError;
+use crate::read_error::ReadError;
 use crate::statement::{ORIGIN_COLUMNS, quote_text};
 use lantern_model::schema::{ColumnType, Manifest, Table};
 
@@ -95,23 +95,6 @@ impl Rebuilds<'_> {
         Ok(self.0.reader().long_snapshot(read).await?)
     }
 
-    /// Reads what is left, and compares the new tables and records of a rebuild with those in use.
-    ///
-    /// # Errors
-    /// As for [`Rebuilds::continue_comparison`].
-    pub async fn verify(
-        self,
-        comparison: Comparison,
-        request: VerifyRequest,
-    ) -> Result<verify::Verification, CommitError> {
-        let mut comparison = self.take_changes(comparison).await?;
-        let read = move |connection: &Connection| -> Result<verify::Verification, ReadError> {
-            comparison.read(connection, None)?;
-            Ok(verify::verify(connection, &comparison, &request)?)
-        };
-        Ok(self.0.reader().long_snapshot(read).await?)
-    }
-
     /// Ends the record of changes, after a comparison that came to nothing.
     ///
     /// # Errors
@@ -120,7 +103,7 @@ impl Rebuilds<'_> {
         self.0.call(move |connection| watch::end(connection, id)).await
     }
 
-    async fn take_changes(self, mut comparison: Comparison) -> Result<Comparison, CommitError> {
+    pub(super) async fn take_changes(self, mut comparison: Comparison) -> Result<Comparison, CommitError> {
         let (id, tables) = (comparison.id, comparison.tables.len());
         let changed = self.0.call(move |connection| watch::take(connection, id, tables));
         let Some(changed) = changed.await? else {
@@ -160,7 +143,11 @@ impl Comparison {
     }
 
     /// Reads outstanding chunks for at most `time`.
-    fn read(&mut self, connection: &Connection, time: Option<Duration>) -> Result<(), crate::sql::Error> {
+    pub(super) fn read(
+        &mut self,
+        connection: &Connection,
+        time: Option<Duration>,
+    ) -> Result<(), crate::sql::Error> {
         let began = Instant::now();
         for table in &mut self.tables {
             let mut reading = Reading::prepare(connection, table)?;
@@ -183,7 +170,7 @@ fn plan(
     watched: &[String],
 ) -> Result<Vec<TableSums>, crate::sql::Error> {
     let plugin = manifest.name.as_str();
-    let same_version = verify::is_same_version(connection, plugin, scopes, digest)?;
+    let same_version = is_same_version(connection, plugin, scopes, digest)?;
     let mut sums: BTreeMap<String, TableSums> = BTreeMap::new();
     for stored in stored_tables(connection, plugin)? {
         let declared = manifest

@@ -3,14 +3,13 @@
 use crate::sql::{Connection, Transaction, params};
 
 use super::history::{TableSets, adopt_history, cut, expired_of_kept, forget_dropped};
-use super::{RebuildId, Verification, VerifyRequest, keep, verify, watch};
+use super::keep::{self, rename};
+use super::{RebuildId, Verification, VerifyRequest, verify, watch};
 use crate::AuditMark;
 use crate::audit::write_mark;
 use crate::catalog::{Adoption, CatalogError, describe, version_id};
 use crate::commit::VersionId;
 use crate::installation::forget_origins;
-use crate::statement::quote_text;
-use crate::{search, segments};
 use lantern_model::batch::Timestamp;
 use lantern_model::results::rebuild::RebuildState;
 use lantern_model::schema::Manifest;
@@ -153,15 +152,4 @@ fn activate(
 fn keep_until(seconds: u64) -> Option<Timestamp> {
     let microseconds = i64::try_from(seconds).ok()?.checked_mul(1_000_000)?;
     (microseconds > 0).then(|| Timestamp(Timestamp::now().0.saturating_add(microseconds)))
-}
-
-/// Renames a table with its segments and its full-text index.
-pub(super) fn rename(transaction: &Transaction<'_>, from: &str, to: &str) -> Result<(), crate::sql::Error> {
-    segments::rename(transaction, from, to)?;
-    search::rename(transaction, from, to)?;
-    transaction.execute_batch(&format!(
-        "ALTER TABLE {} RENAME TO {}",
-        quote_text(from),
-        quote_text(to)
-    ))
 }

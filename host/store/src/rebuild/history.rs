@@ -3,10 +3,10 @@
 
 use crate::sql::{OptionalExtension, Transaction, params};
 
-use super::super::apply::{from_sql, to_sql};
 use super::super::catalog::CatalogError;
 use super::super::commit::{OriginId, VersionId};
 use super::super::segments::OriginTable;
+use super::super::values::{from_sql, to_sql};
 use super::survey::sequences;
 use super::{RebuildId, ReplayRange, rows_outside};
 use lantern_model::batch::Timestamp;

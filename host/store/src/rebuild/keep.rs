@@ -4,14 +4,13 @@
 
 use crate::sql::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::super::apply::{from_sql, to_sql};
 use super::super::audit::{durable_if, write_mark};
 use super::super::catalog::CatalogError;
 use super::super::commit::OriginId;
 use super::super::statement::quote_text;
+use super::super::values::{from_sql, to_sql};
 use super::RebuildId;
-use super::finish::rename;
-use crate::AuditMark;
+use crate::{AuditMark, search, segments};
 use lantern_model::batch::Timestamp;
 
 /// The host's tables that contain records by origin.
@@ -286,4 +285,15 @@ fn copy_back(transaction: &Transaction<'_>, table: &str, id: RebuildId) -> Resul
             [],
         )
         .map(|_| ())
+}
+
+/// Renames a table with its segments and its full-text index.
+pub(super) fn rename(transaction: &Transaction<'_>, from: &str, to: &str) -> Result<(), crate::sql::Error> {
+    segments::rename(transaction, from, to)?;
+    search::rename(transaction, from, to)?;
+    transaction.execute_batch(&format!(
+        "ALTER TABLE {} RENAME TO {}",
+        quote_text(from),
+        quote_text(to)
+    ))
 }

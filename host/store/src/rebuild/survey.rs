@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use crate::sql::{Connection, params};
 
-use super::super::apply::{from_sql, to_sql};
 use super::super::commit::{Counts, OriginId};
 use super::super::description::TableDescription;
 use super::super::segments::{self, OriginTable};
+use super::super::values::{from_sql, to_sql};
 use super::{ReplayRange, carry, rows_outside};
 use lantern_model::schema::{Manifest, ManifestDescription};
 
@@ -353,6 +353,26 @@ impl SourceHistory {
         let erased = of_head.count() as u64;
         sure + all.saturating_sub(found + erased).min(projected)
     }
+}
+
+/// Whether every replayed range was first handled by the version that has replayed it.
+pub(super) fn is_same_version(
+    connection: &Connection,
+    plugin: &str,
+    scopes: &[ReplayRange],
+    digest: &str,
+) -> Result<bool, crate::sql::Error> {
+    let histories = histories(connection, plugin, scopes)?;
+    Ok(are_of_version(&histories, scopes, digest))
+}
+
+pub(super) fn are_of_version(histories: &[SourceHistory], scopes: &[ReplayRange], digest: &str) -> bool {
+    histories.iter().all(|history| {
+        let scope = scopes.iter().find(|scope| scope.origin == history.origin);
+        let after = scope.map_or(u64::MAX, |scope| scope.after);
+        let mut again = history.ranges.iter().filter(|range| range.last > after);
+        again.all(|range| range.digest == digest)
+    })
 }
 
 #[cfg(test)]

@@ -4,15 +4,19 @@
 
 use crate::sql::{Connection, params};
 
-use super::super::apply::{from_sql, to_sql};
 use super::super::commit::{Counts, OriginId};
 use super::super::sources::ledger_sums;
 use super::super::statement::ORIGIN_COLUMNS;
+use super::super::values::{from_sql, to_sql};
 use super::compare::{Comparison, Part, TableSums};
 use super::history::latest_origin;
-use super::survey::{SourceHistory, StoredTable, histories, missing, sequences, stored_tables};
+use super::survey::{
+    SourceHistory, StoredTable, are_of_version, histories, missing, sequences, stored_tables,
+};
 use super::totals::SUMS;
-use super::{RebuildId, ReplayRange, rows_outside};
+use super::{RebuildId, Rebuilds, ReplayRange, rows_outside};
+use crate::CommitError;
+use crate::read_error::ReadError;
 use lantern_model::results::rebuild::{RebuildOutcome, TableChange, TableOutcome};
 use lantern_model::schema::Manifest;
 
@@ -100,24 +104,23 @@ pub(super) fn fingerprint(
     Ok(Fingerprint(numbers))
 }
 
-/// Whether every replayed range was first handled by the version that has replayed it.
-pub(super) fn is_same_version(
-    connection: &Connection,
-    plugin: &str,
-    scopes: &[ReplayRange],
-    digest: &str,
-) -> Result<bool, crate::sql::Error> {
-    let histories = histories(connection, plugin, scopes)?;
-    Ok(are_of_version(&histories, scopes, digest))
-}
-
-fn are_of_version(histories: &[SourceHistory], scopes: &[ReplayRange], digest: &str) -> bool {
-    histories.iter().all(|history| {
-        let scope = scopes.iter().find(|scope| scope.origin == history.origin);
-        let after = scope.map_or(u64::MAX, |scope| scope.after);
-        let mut again = history.ranges.iter().filter(|range| range.last > after);
-        again.all(|range| range.digest == digest)
-    })
+impl Rebuilds<'_> {
+    /// Reads what is left, and compares the new tables and records of a rebuild with those in use.
+    ///
+    /// # Errors
+    /// As for [`Rebuilds::continue_comparison`].
+    pub async fn verify(
+        self,
+        comparison: Comparison,
+        request: VerifyRequest,
+    ) -> Result<Verification, CommitError> {
+        let mut comparison = self.take_changes(comparison).await?;
+        let read = move |connection: &Connection| -> Result<Verification, ReadError> {
+            comparison.read(connection, None)?;
+            Ok(verify(connection, &comparison, &request)?)
+        };
+        Ok(self.0.reader().long_snapshot(read).await?)
+    }
 }
 
 /// `comparison` has summed the rows of this snapshot.

@@ -5,8 +5,8 @@ use crate::sql::{Transaction, params};
 use super::Rewrite;
 use super::split::{Division, Stretch};
 use super::survey::Survey;
-use crate::apply::to_sql;
 use crate::commit::{Counts, OriginId, VersionId};
+use crate::values::to_sql;
 use lantern_model::batch::Timestamp;
 
 /// Replaces the range with the pieces and the rest.

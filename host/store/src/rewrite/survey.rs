@@ -5,10 +5,10 @@ use crate::sql::{Connection, OptionalExtension as _, params};
 
 use super::split::Known;
 use crate::ProvenanceError;
-use crate::apply::{from_sql, to_sql};
 use crate::commit::{Counts, OriginId, VersionId};
 use crate::provenance::{counts, tables_of};
 use crate::segments::OriginTable;
+use crate::values::{from_sql, to_sql};
 
 /// A range of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]

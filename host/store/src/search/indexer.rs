@@ -11,10 +11,11 @@ use crate::sql::Kind;
 use crate::sql::{Connection, OptionalExtension as _, Transaction};
 
 use super::entries::{Entries, select};
+use super::merge::{STEP_PAGES, merge};
 use super::purge::purge_some;
 use super::{BEGINNING, RETIRED, SearchIndex, all_indexes, begin, disable, fts_name, retire};
 use crate::description::TableDescription;
-use crate::reader::ReadError;
+use crate::read_error::ReadError;
 use crate::statement::quote_text;
 use crate::{AuditMark, CommitError, Store, forget};
 use lantern_model::schema::TableName;
@@ -24,9 +25,6 @@ const STEP_TIME: Duration = Duration::from_millis(4);
 
 /// Rows of a step.
 const STEP_ROWS: i64 = if cfg!(test) { 40 } else { 1_000 };
-
-/// Pages of an index that a step merges, each of 4 kB.
-pub(super) const STEP_PAGES: i64 = if cfg!(test) { 1 } else { 32 };
 
 /// Merges after a step that indexed rows, at most. Without them, the parts of an index that is far behind would accumulate
 /// until FTS5 merges many at once, in one long transaction.
@@ -381,17 +379,6 @@ fn merge_some(transaction: &Transaction<'_>, id: i64, pages: i64) -> Result<bool
         Some(_) => merge(transaction, id, pages),
         None => Ok(false),
     }
-}
-
-/// As [`merge_some`], for an index that exists.
-pub(super) fn merge(transaction: &Transaction<'_>, id: i64, pages: i64) -> Result<bool, crate::sql::Error> {
-    let fts = quote_text(&fts_name(id));
-    let before = transaction.changes();
-    transaction
-        .prepare_cached(&format!("INSERT INTO {fts} ({fts}, rank) VALUES ('merge', ?1)"))?
-        .execute([pages])?;
-    // The statement itself counts as one change.
-    Ok(transaction.changes() - before >= 2)
 }
 
 /// Removes a part of a retired index. Returns whether there is more.

@@ -5,7 +5,7 @@
 use rusqlite::ffi;
 
 use super::fts_name;
-use super::indexer::{STEP_PAGES, merge};
+use super::merge::{STEP_PAGES, merge};
 use crate::sql::{Connection, Error, OptionalExtension as _, Transaction};
 use crate::statement::quote_text;
 

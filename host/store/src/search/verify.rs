@@ -8,8 +8,8 @@ use rusqlite::types::ValueRef;
 
 use super::entries::{add_words, select};
 use super::{SearchIndex, fts_name};
-use crate::apply::from_sql;
 use crate::statement::quote_text;
+use crate::values::from_sql;
 
 /// Rows whose words are compared, spread over the table.
 const SAMPLE_ROWS: i64 = 200;

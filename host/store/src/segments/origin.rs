@@ -3,9 +3,9 @@
 use crate::sql::{Connection, params};
 
 use super::{BLOCK_BITS, SEGMENT_BITS, Touched};
-use crate::apply::{from_sql, to_sql};
 use crate::commit::OriginId;
 use crate::statement::quote_text;
+use crate::values::{from_sql, to_sql};
 
 /// A table with what is needed to find its rows by origin.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -82,6 +82,12 @@ impl Error {
         Self::Encode(reason.to_string())
     }
 
+    /// Whether the written data causes the error and would cause it again, and not the database, the disk or another
+    /// process.
+    pub(crate) fn is_caused_by_data(&self) -> bool {
+        matches!(self.kind(), Kind::Refused | Kind::OutOfRange)
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Sqlite(error) => kind_of_sqlite(error),

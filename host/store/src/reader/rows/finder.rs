@@ -1,8 +1,9 @@
 //! The statements that find the rows of a page by an index and read them.
 
 use super::{KEY_BYTES_MAX, Key, Part, RowPosition, RowQuery, Sort};
+use crate::reader::bound::Bound;
 use crate::reader::segments::segments_as_t;
-use crate::reader::selection::{Bound, Conditions, Lead, Selection, Test, all};
+use crate::reader::selection::{Conditions, Lead, Selection, Test, all};
 use crate::reader::shape::Shape;
 use crate::sql::Engine;
 use crate::statement::quote;

@@ -5,11 +5,13 @@ use std::ops::ControlFlow;
 
 use super::finder::{Finder, SelectRows, select_rows};
 use super::{Key, Part, RowPage, RowPosition, RowQuery, RowRecord, parts_of, record};
+use crate::read_error::ReadError;
+use crate::reader::Reader;
+use crate::reader::bound::Bound;
 use crate::reader::segments::{Costs, LOOKUP_COST, ROWS_FEW, Segment, Span, Summaries, Zone, costs};
-use crate::reader::selection::{Bound, Lead};
+use crate::reader::selection::Lead;
 use crate::reader::shape::Shape;
 use crate::reader::snapshot::Snapshot;
-use crate::reader::{ReadError, Reader};
 use crate::segments::SEGMENT_BITS;
 use lantern_model::batch::Value;
 

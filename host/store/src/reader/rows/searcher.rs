@@ -5,12 +5,14 @@
 use super::finder::Finder;
 use super::pager::{Pager, first_row, in_order, last_row, position, signed};
 use super::{Key, Part, RowPage, RowQuery, parts_of};
-use crate::reader::search::{FewProposals, Proposals, rows_as_t};
+use crate::read_error::ReadError;
+use crate::reader::Reader;
+use crate::reader::bound::Bound;
+use crate::reader::few_proposals::FewProposals;
+use crate::reader::search::{Proposals, rows_as_t};
 use crate::reader::segments::{Segment, Summaries};
-use crate::reader::selection::Bound;
 use crate::reader::shape::Shape;
 use crate::reader::snapshot::Snapshot;
-use crate::reader::{ReadError, Reader};
 use crate::segments::SEGMENT_BITS;
 use lantern_model::batch::Value;
 

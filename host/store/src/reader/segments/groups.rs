@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::types::ValueRef;
 
-use crate::reader::ReadError;
+use crate::read_error::ReadError;
 use crate::reader::shape::Shape;
 use crate::values::{Stored, stored};
 use lantern_model::batch::Value;

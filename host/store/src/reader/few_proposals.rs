@@ -1,0 +1,27 @@
+//! The rows that a full-text index proposes, if they are few.
+
+use super::bound::Bound;
+use lantern_model::batch::Value;
+
+/// All rows that an index proposes for a search.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct FewProposals {
+    pub(super) table: String,
+    /// Indexed rows.
+    pub(super) rows: Vec<i64>,
+    /// All rows after this one are proposed too.
+    pub(super) through: i64,
+}
+
+impl FewProposals {
+    /// `FROM …` for the rows, with the alias `t`.
+    pub(super) fn as_t(&self, bound: &mut Bound) -> String {
+        let table = &self.table;
+        let rows = bound.add(Value::Text(serde_json::json!(self.rows).to_string()));
+        let through = bound.integer(self.through);
+        format!(
+            "FROM (SELECT value AS r FROM json_each({rows}) UNION ALL SELECT _rowid_ FROM {table} WHERE _rowid_ > {through}) \
+             AS j CROSS JOIN {table} AS t ON t._rowid_ = j.r"
+        )
+    }
+}
