@@ -52,6 +52,7 @@
 //! thread and keeps up to 256 events and 8 MiB in flight.
 
 mod backlog;
+mod broker;
 mod directory;
 mod drain;
 mod entry;
@@ -67,7 +68,8 @@ mod status;
 mod sweeper;
 mod verdict;
 
-pub use drain::{Broker, Drain, DrainError, DrainOptions};
+pub use broker::{Broker, DrainOptions};
+pub use drain::{Drain, DrainError};
 pub use entry::EntryId;
 pub use event::{Event, InvalidEvent, check_subject};
 pub use lines::{BadLine, InputFormat, LinesError, LinesOptions, LinesReport, Unpublished, publish_lines};

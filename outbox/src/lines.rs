@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::drain::{Broker, Drain};
+use crate::broker::Broker;
+use crate::drain::Drain;
 use crate::entry::EntryId;
 use crate::event::{Event, check_subject};
 use crate::outbox::{Outbox, OutboxError, OwnEntry, PutError};

@@ -20,7 +20,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::backlog::Backlog;
-use crate::drain::{Broker, DrainOptions};
+use crate::broker::{Broker, DrainOptions};
 use crate::entry::{Entry, EntryId};
 use crate::event::{Event, MESSAGE_ID_HEADER};
 use crate::outbox::Shared;

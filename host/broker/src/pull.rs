@@ -21,9 +21,10 @@ use tracing::debug;
 use super::ack::{self, AckToken, Replies};
 use super::client::LINE_CHECK_INTERVAL;
 use super::consumer::PullLimits;
+use super::open_request::{OpenError, OpenRequest, PULL_EXPIRES, Start};
 use super::sequence::{DeliveryPosition, Order, Verdict};
 use super::suspects::CarefulRead;
-use super::{BrokerError, ConsumerHandle, OpenError, OpenRequest, Retention, Start};
+use super::{BrokerError, ConsumerHandle, Retention};
 use super::{headers, suspects};
 use lantern_model::batch::Delivery;
 
@@ -47,9 +48,6 @@ const _: () = assert!(
     super::SUBSCRIPTION_CAPACITY > 4 * OUTSTANDING_MAX,
     "heartbeats and statuses need additional room, or the library drops some"
 );
-
-/// Lifetime of a pull request. The broker also keeps the requests of a vanished host this long.
-pub(super) const PULL_EXPIRES: Duration = Duration::from_secs(10);
 
 /// Interval of the broker's heartbeats for an open request.
 const HEARTBEAT: Duration = Duration::from_secs(1);

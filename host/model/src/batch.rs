@@ -1,47 +1,10 @@
 //! The data that passes through a projection: messages in, outcomes out. No I/O.
 
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, Utc};
 
+pub use crate::text::{clean_text, is_hazardous};
+pub use crate::timestamp::Timestamp;
 pub use crate::value::Value;
-
-/// Microseconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(pub i64);
-
-impl Timestamp {
-    /// The earliest admissible time: 0000-01-01T00:00:00Z, the first that RFC 3339 can represent.
-    pub const MIN: Self = Self(-62_167_219_200_000_000);
-
-    /// The latest admissible time: 9999-12-31T23:59:59.999999Z, the last that RFC 3339 can represent.
-    pub const MAX: Self = Self(253_402_300_799_999_999);
-
-    /// Whether the time is in the range that columns store and the API accepts. Every write path and every query
-    /// parameter uses this definition.
-    pub fn is_admissible(self) -> bool {
-        (Self::MIN..=Self::MAX).contains(&self)
-    }
-
-    /// The current time of this machine's clock.
-    pub fn now() -> Self {
-        Self(Utc::now().timestamp_micros())
-    }
-
-    /// Parses RFC 3339. `None` when the text is not RFC 3339, or when an offset moves the time out of the admissible
-    /// range.
-    pub fn parse_rfc3339(text: &str) -> Option<Self> {
-        let time = DateTime::parse_from_rfc3339(text).ok()?;
-        Some(Self(time.timestamp_micros())).filter(|time| time.is_admissible())
-    }
-
-    /// RFC 3339 in UTC with microseconds, or the number of microseconds outside the admissible range.
-    pub fn to_rfc3339(self) -> String {
-        match DateTime::<Utc>::from_timestamp_micros(self.0).filter(|_| self.is_admissible()) {
-            Some(time) => time.to_rfc3339_opts(SecondsFormat::Micros, true),
-            None => self.0.to_string(),
-        }
-    }
-}
 
 /// One message of a source, as the broker delivered it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,34 +123,6 @@ impl Rejection {
             reason: clean_text(reason, REASON_BYTES_MAX),
         }
     }
-}
-
-/// Whether a terminal interprets the character instead of displaying it, or displays the following text in another
-/// order: control characters (C0, DEL, C1), separators of lines and paragraphs, and marks that change the direction of
-/// text.
-pub fn is_hazardous(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Makes untrusted text safe for a log, a table and a terminal: hazardous characters become U+FFFD (newline and tab
-/// become a space), and text beyond `bytes_max` is cut at a character boundary and marked with an ellipsis.
-pub fn clean_text(text: &str, bytes_max: usize) -> String {
-    let mut clean = String::with_capacity(text.len().min(bytes_max));
-    for character in text.chars() {
-        let character = match character {
-            '\n' | '\t' => ' ',
-            other if is_hazardous(other) => char::REPLACEMENT_CHARACTER,
-            other => other,
-        };
-        if clean.len() + character.len_utf8() > bytes_max.saturating_sub('…'.len_utf8()) {
-            clean.push('…');
-            break;
-        }
-        clean.push(character);
-    }
-    clean
 }
 
 /// The outcome of one message.

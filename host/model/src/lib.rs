@@ -11,4 +11,6 @@ pub mod results;
 pub mod schema;
 pub mod settings;
 pub mod status;
+mod text;
+mod timestamp;
 pub mod value;

@@ -10,8 +10,9 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::batch::{Timestamp, clean_text};
 use crate::schema::ColumnType;
+use crate::text::clean_text;
+use crate::timestamp::Timestamp;
 
 pub use json::{Integers, JsonParts, JsonValue};
 

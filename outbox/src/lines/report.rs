@@ -4,7 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::drain::{DrainError, DrainOptions};
+use crate::broker::DrainOptions;
+use crate::drain::DrainError;
 use crate::event::InvalidEvent;
 use crate::outbox::{OutboxError, PutError};
 use crate::status::{BlockedSubject, LastError};

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use crate::bindings::exports::lantern::projection::projector::{Guest, Manifest, Message as Sent, Outcome};
-use crate::declare;
+use crate::manifest;
 use crate::{Message, Plugin, Timestamp};
 
 /// The exports of the plugin `P`.
@@ -13,7 +13,7 @@ pub struct Exported<P>(PhantomData<P>);
 impl<P: Plugin> Guest for Exported<P> {
     fn describe() -> Manifest {
         log_panics();
-        declare::manifest::<P>()
+        manifest::of_plugin::<P>()
     }
 
     fn project(source: u32, messages: Vec<Sent>) -> Vec<Outcome> {

@@ -51,6 +51,7 @@ pub mod declare;
 #[doc(hidden)]
 pub mod guest;
 pub mod log;
+mod manifest;
 mod message;
 pub mod native;
 #[cfg(feature = "regex")]

@@ -1,7 +1,7 @@
 //! Runs a plugin in a native program, for unit tests and performance comparisons: the code of the component without the
 //! WebAssembly boundary.
 
-use crate::declare;
+use crate::manifest;
 use crate::{Message, Plugin};
 
 pub use crate::bindings::exports::lantern::projection::projector::{
@@ -26,7 +26,7 @@ pub use crate::value::Value;
 /// assert_eq!(manifest.sources[0].name, "all");
 /// ```
 pub fn describe<P: Plugin>() -> Manifest {
-    declare::manifest::<P>()
+    manifest::of_plugin::<P>()
 }
 
 /// Processes `messages` of the source at index `source`, and returns one outcome per message in the same order.
