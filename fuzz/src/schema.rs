@@ -5,8 +5,8 @@ use lantern_model::batch::{Row, Timestamp, Value};
 use lantern_model::schema::description::{ManifestDescription, TableDescription};
 use lantern_model::schema::difference::differences;
 use lantern_model::schema::{
-    ColumnType, Manifest, Merge, Origin, RawColumn, RawGuard, RawIndex, RawManifest, RawOnConflict,
-    RawSource, RawTable, RawWrite, Role,
+    ColumnType, DeclaredRole, Manifest, Merge, Origin, RawColumn, RawGuard, RawIndex, RawManifest,
+    RawOnConflict, RawSource, RawTable, RawWrite,
 };
 use lantern_model::settings::PluginSettings;
 use serde::de::IgnoredAny;
@@ -187,11 +187,11 @@ fn raw_column(bytes: &mut Unstructured<'_>) -> Result<RawColumn> {
         column_type: *bytes.choose(&ColumnType::ALL)?,
         nullable: bool::arbitrary(bytes)?,
         role: match bytes.int_in_range(0..=5)? {
-            0 => Role::Time,
-            1 => Role::Entity,
-            2 => Role::Facet,
-            3 => Role::Measure(name(bytes)?),
-            _ => Role::None,
+            0 => DeclaredRole::Time,
+            1 => DeclaredRole::Entity,
+            2 => DeclaredRole::Facet,
+            3 => DeclaredRole::Measure(name(bytes)?),
+            _ => DeclaredRole::None,
         },
         doc: String::new(),
         hints: hints(bytes)?,

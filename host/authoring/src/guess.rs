@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use lantern_model::batch::{Delivery, Timestamp, Value};
 use lantern_model::limits::SYSTEM_COLUMNS;
-use lantern_model::schema::{ColumnType, Role};
+use lantern_model::schema::{ColumnType, DeclaredRole};
 
 use field::FieldStats;
 
@@ -77,8 +77,8 @@ pub struct Column {
     pub column_type: ColumnType,
     /// Whether it may be null.
     pub nullable: bool,
-    /// Role in the dashboard.
-    pub role: Role,
+    /// DeclaredRole in the dashboard.
+    pub role: DeclaredRole,
     /// Reason for type and role.
     pub reason: String,
 }
@@ -183,7 +183,7 @@ fn one_column(shape: Shape, name: &str, column_type: ColumnType, reason: &str) -
         content: Content::Payload,
         column_type,
         nullable: false,
-        role: Role::None,
+        role: DeclaredRole::None,
         reason: reason.to_owned(),
     }];
     columns.push(published(&columns));
@@ -225,7 +225,7 @@ fn guess_from_objects(objects: &[Fields], table: &str) -> Guess {
     let has_time = choose_time(&mut columns);
     let key = choose_key(&stats, &mut columns, messages, table);
     for (field, column) in stats.iter().zip(&mut columns) {
-        if column.role == Role::None && key.as_ref() != Some(&column.name) {
+        if column.role == DeclaredRole::None && key.as_ref() != Some(&column.name) {
             field.assign_role(column, messages);
         }
     }
@@ -280,7 +280,7 @@ fn choose_time(columns: &mut [Column]) -> bool {
     let Some(column) = columns.iter_mut().filter(is_time).min_by_key(rank) else {
         return false;
     };
-    column.role = Role::Time;
+    column.role = DeclaredRole::Time;
     append_reason(&mut column.reason, "used as the event time");
     true
 }
@@ -324,9 +324,11 @@ fn unproven_key(stats: &[FieldStats], columns: &[Column], messages: usize) -> Op
 
 /// Keeps only the first entity.
 fn choose_entity(columns: &mut [Column]) {
-    let entities = columns.iter_mut().filter(|column| column.role == Role::Entity);
+    let entities = columns
+        .iter_mut()
+        .filter(|column| column.role == DeclaredRole::Entity);
     for column in entities.skip(1) {
-        column.role = Role::None;
+        column.role = DeclaredRole::None;
         column.reason.clear();
     }
 }
@@ -338,7 +340,7 @@ fn published(others: &[Column]) -> Column {
         content: Content::Published,
         column_type: ColumnType::Timestamp,
         nullable: false,
-        role: Role::Time,
+        role: DeclaredRole::Time,
         reason: "no field has a time; the time at which the broker stored the message".to_owned(),
     }
 }

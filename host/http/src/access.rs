@@ -286,7 +286,7 @@ impl Access {
 
     /// The holder of a token; none if it is invalid. Does not count as an attempt.
     pub fn holder(&self, text: &str) -> Option<Principal> {
-        self.look_up(text)?.ok()
+        self.find_principal(text)?.ok()
     }
 
     /// The access rules.
@@ -314,7 +314,7 @@ impl Access {
         let Some(text) = bearer(headers) else {
             return Ok(None);
         };
-        match text.and_then(|text| self.look_up(text)) {
+        match text.and_then(|text| self.find_principal(text)) {
             Some(Ok(principal)) => Ok(Some(principal)),
             Some(Err(Expired)) => Err(Problem::unauthorized("the token has expired")),
             None => Err(match self.0.wrong_tokens.note() {
@@ -341,7 +341,7 @@ impl Access {
         known.map_or(Actor::Anonymous, |principal| principal.actor())
     }
 
-    fn look_up(&self, text: &str) -> Option<Result<Principal, Expired>> {
+    fn find_principal(&self, text: &str) -> Option<Result<Principal, Expired>> {
         let sha256 = digest(text);
         let now = Timestamp::now();
         let (principal, touch) = {

@@ -82,9 +82,9 @@ pub async fn one(
 ) -> Result<Json<DeadLetter>, Problem> {
     let Path(id) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
     Parameters::parse(&uri, &[])?;
-    let letter = state.reader.dead_letter(id).await?;
-    letter
-        .map(|letter| Json(view(letter)))
+    let dead_letter = state.reader.dead_letter(id).await?;
+    dead_letter
+        .map(|dead_letter| Json(view(dead_letter)))
         .ok_or_else(|| no_dead_letter(id))
 }
 
@@ -125,17 +125,17 @@ pub async fn reasons(
     uri: Uri,
 ) -> Result<Json<DeadLetterReasons>, Problem> {
     let parameters = Parameters::parse(&uri, &FILTERS)?;
-    let (groups, exact) = state.reader.letter_groups(&filter(&parameters)?).await?;
+    let (groups, exact) = state.reader.dead_letter_groups(&filter(&parameters)?).await?;
     let reason = |one: reader::DeadLetterReason| DeadLetterReason {
         like: one.like,
-        dead_letters: one.letters,
+        dead_letters: one.dead_letters,
         last_at: one.last_at.to_rfc3339(),
     };
     let group = |one: reader::DeadLetterGroup| DeadLetterGroup {
         plugin: one.plugin,
         source: one.source,
         class: one.class,
-        dead_letters: one.letters,
+        dead_letters: one.dead_letters,
         reasons: one.reasons.into_iter().map(reason).collect(),
         reasons_omitted: one.left_out,
     };
@@ -223,10 +223,10 @@ impl Export {
         if self.page.is_empty() {
             self.fill().await?;
         }
-        let Some(letter) = self.page.pop_front() else {
+        let Some(dead_letter) = self.page.pop_front() else {
             return Ok(None);
         };
-        let mut line = serde_json::to_vec(&view(letter))?;
+        let mut line = serde_json::to_vec(&view(dead_letter))?;
         line.push(b'\n');
         Ok(Some(line.into()))
     }
@@ -306,17 +306,17 @@ fn note_filter(note: &AuditNote, filter: &OpenDeadLetterFilter) {
 /// Requires that the dead letter of the filter, if it names one, exists and is open.
 async fn require_open(state: &State, filter: &OpenDeadLetterFilter) -> Result<(), Problem> {
     let Some(id) = filter.id else { return Ok(()) };
-    let letter = state
+    let dead_letter = state
         .reader
         .dead_letter(id)
         .await?
         .ok_or_else(|| no_dead_letter(id))?;
-    if letter.state == "open" {
+    if dead_letter.state == "open" {
         Ok(())
     } else {
         Err(Problem::conflict(format!(
             "dead letter {id} is already {}",
-            letter.state
+            dead_letter.state
         )))
     }
 }
@@ -342,27 +342,27 @@ fn describe(filter: &OpenDeadLetterFilter) -> String {
     }
 }
 
-fn view(letter: reader::DeadLetter) -> DeadLetter {
+fn view(dead_letter: reader::DeadLetter) -> DeadLetter {
     DeadLetter {
-        id: letter.id,
-        plugin: letter.plugin,
-        source: letter.source,
-        epoch: letter.epoch,
-        origin: letter.origin,
-        stream: letter.stream,
-        sequence: letter.sequence,
-        subject: letter.subject,
-        published: letter.published.to_rfc3339(),
-        headers: letter.headers,
-        payload_base64: STANDARD.encode(&letter.payload),
-        payload_text: String::from_utf8(letter.payload).ok(),
-        class: letter.class,
-        reason: letter.reason,
-        version: letter.version,
-        digest: letter.digest,
-        attempts: letter.attempts,
-        state: letter.state,
-        first_at: letter.first_at.to_rfc3339(),
-        last_at: letter.last_at.to_rfc3339(),
+        id: dead_letter.id,
+        plugin: dead_letter.plugin,
+        source: dead_letter.source,
+        epoch: dead_letter.epoch,
+        origin: dead_letter.origin,
+        stream: dead_letter.stream,
+        sequence: dead_letter.sequence,
+        subject: dead_letter.subject,
+        published: dead_letter.published.to_rfc3339(),
+        headers: dead_letter.headers,
+        payload_base64: STANDARD.encode(&dead_letter.payload),
+        payload_text: String::from_utf8(dead_letter.payload).ok(),
+        class: dead_letter.class,
+        reason: dead_letter.reason,
+        version: dead_letter.version,
+        digest: dead_letter.digest,
+        attempts: dead_letter.attempts,
+        state: dead_letter.state,
+        first_at: dead_letter.first_at.to_rfc3339(),
+        last_at: dead_letter.last_at.to_rfc3339(),
     }
 }

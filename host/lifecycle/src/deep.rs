@@ -376,8 +376,8 @@ impl<'a> PluginCheck<'a> {
         let Some(worker) = &self.worker else {
             return Ok(());
         };
-        let letters = worker.comparer.dead_letters(source.origin, first, last)?;
-        for state in letters.values() {
+        let dead_letters = worker.comparer.dead_letters(source.origin, first, last)?;
+        for state in dead_letters.values() {
             if let DeadLetterState::ResolvedBy(digest) = state {
                 // A version that cannot be loaded leaves its messages unverified.
                 drop(self.load(plugin, digest));
@@ -388,7 +388,7 @@ impl<'a> PluginCheck<'a> {
         };
         let (origin, source, digest) = (source.origin, source.source.clone(), range.digest.clone());
         let (worker, done) = blocking(move || {
-            let done = worker.compare_batch(&source, origin, &digest, (first, last), batch, &letters);
+            let done = worker.compare_batch(&source, origin, &digest, (first, last), batch, &dead_letters);
             (worker, done)
         })
         .await?;

@@ -201,7 +201,7 @@ struct StoredReplayRange {
 }
 
 impl StoredOptions {
-    fn scopes(&self) -> Vec<ReplayRange> {
+    fn replay_ranges(&self) -> Vec<ReplayRange> {
         self.scopes
             .iter()
             .map(|scope| ReplayRange {
@@ -327,7 +327,7 @@ impl Inner {
                 id,
                 version: &version,
                 options: &options,
-                scopes: options.scopes(),
+                scopes: options.replay_ranges(),
                 stop: &stop,
             };
             work.run().await;

@@ -280,23 +280,23 @@ impl Reprojection {
             check_interrupted(&self.inner, &self.version).await?;
             let store = &self.inner.parts.store;
             let limit = u32::try_from(BATCH_MESSAGES).unwrap_or(u32::MAX);
-            let letters = store
+            let dead_letters = store
                 .reader()
                 .dead_letters_resolved_by(self.bad, after, limit)
                 .await?;
-            let Some(last) = letters.last() else {
+            let Some(last) = dead_letters.last() else {
                 return Ok(());
             };
             after = last.id;
-            for letter in letters {
+            for dead_letter in dead_letters {
                 let manifest = Arc::clone(self.version.plugin().manifest());
-                let Some((source, _)) = manifest.source(&letter.source) else {
+                let Some((source, _)) = manifest.source(&dead_letter.source) else {
                     continue;
                 };
-                let entries = self.project(source, vec![letter.delivery]).await?;
+                let entries = self.project(source, vec![dead_letter.delivery]).await?;
                 let retried = entries.into_iter().map(|entry| RetriedDeadLetter {
-                    id: letter.id,
-                    origin: letter.origin,
+                    id: dead_letter.id,
+                    origin: dead_letter.origin,
                     entry,
                 });
                 let store = &self.inner.parts.store;

@@ -14,7 +14,7 @@ use lantern_projection::LoadedVersion;
 use lantern_store::{Entry, OpenDeadLetter, OpenDeadLetterFilter, RetriedDeadLetter, RetryTotals};
 
 /// Dead letters read, projected and written together: few, so that a waiting commit is not delayed noticeably.
-const PAGE_LETTERS: u32 = 256;
+const PAGE_DEAD_LETTERS: u32 = 256;
 /// How long one call into the plugin may take for the dead letters of one page.
 const PROJECT_BUDGET: Duration = Duration::from_millis(250);
 /// How long a swap holds the commits for the retry; the rest is retried in the background.
@@ -131,24 +131,26 @@ impl Inner {
                 return Ok((total, Some(after)));
             }
             let store = &self.parts.store;
-            let letters = store
+            let dead_letters = store
                 .reader()
-                .open_dead_letters(filter.clone(), after, PAGE_LETTERS)
+                .open_dead_letters(filter.clone(), after, PAGE_DEAD_LETTERS)
                 .await?;
-            if letters.is_empty() {
+            if dead_letters.is_empty() {
                 return Ok((total, None));
             }
             let adopted = store.plugins().adopt(adoption(version.plugin())).await?;
-            for letters in by_source(letters) {
-                let last = letters.last().map_or(after, |last| last.id);
+            for dead_letters in by_source(dead_letters) {
+                let last = dead_letters.last().map_or(after, |last| last.id);
                 let manifest = version.plugin().manifest();
-                let Some((source, _)) = letters.first().and_then(|letter| manifest.source(&letter.source))
+                let Some((source, _)) = dead_letters
+                    .first()
+                    .and_then(|dead_letter| manifest.source(&dead_letter.source))
                 else {
                     after = last;
                     continue;
                 };
                 let over = self.until_retry_is_over(version, until);
-                let tried = project(version, projector.take(), source, letters, over).await?;
+                let tried = project(version, projector.take(), source, dead_letters, over).await?;
                 projector = Some(tried.projector);
                 total += store
                     .dead_letters()
@@ -276,12 +278,12 @@ pub(super) fn log_retried(plugin: &str, retried: RetryTotals) {
 }
 
 /// Consecutive dead letters of one source, in order.
-fn by_source(letters: Vec<OpenDeadLetter>) -> Vec<Vec<OpenDeadLetter>> {
+fn by_source(dead_letters: Vec<OpenDeadLetter>) -> Vec<Vec<OpenDeadLetter>> {
     let mut runs: Vec<Vec<OpenDeadLetter>> = Vec::new();
-    for letter in letters {
+    for dead_letter in dead_letters {
         match runs.last_mut() {
-            Some(run) if run[0].source == letter.source => run.push(letter),
-            _ => runs.push(vec![letter]),
+            Some(run) if run[0].source == dead_letter.source => run.push(dead_letter),
+            _ => runs.push(vec![dead_letter]),
         }
     }
     runs
@@ -302,14 +304,17 @@ async fn project(
     version: &Arc<LoadedVersion>,
     projector: Option<Projector>,
     source: usize,
-    letters: Vec<OpenDeadLetter>,
+    dead_letters: Vec<OpenDeadLetter>,
     over: impl Future<Output = ()>,
 ) -> Result<Tried, LifecycleError> {
     let mut projector = projector.unwrap_or_else(|| version.projector());
     let interrupt = projector.interrupt();
     let interrupted = interrupt.clone();
     let mut work = tokio::task::spawn_blocking(move || {
-        let deliveries: Vec<Delivery> = letters.iter().map(|letter| letter.delivery.clone()).collect();
+        let deliveries: Vec<Delivery> = dead_letters
+            .iter()
+            .map(|dead_letter| dead_letter.delivery.clone())
+            .collect();
         let mut outcomes = Vec::with_capacity(deliveries.len());
         let mut untried = None;
         while outcomes.len() < deliveries.len() {
@@ -317,21 +322,21 @@ async fn project(
             let none = projected.outcomes.is_empty();
             outcomes.extend(projected.outcomes);
             if interrupted.is_set() {
-                untried = letters.get(outcomes.len()).map(|letter| letter.id);
+                untried = dead_letters.get(outcomes.len()).map(|dead_letter| dead_letter.id);
                 break;
             }
             if none || projected.halted.is_some() {
                 break;
             }
         }
-        let retried = letters
+        let retried = dead_letters
             .into_iter()
             .zip(outcomes)
-            .map(|(letter, outcome)| RetriedDeadLetter {
-                id: letter.id,
-                origin: letter.origin,
+            .map(|(dead_letter, outcome)| RetriedDeadLetter {
+                id: dead_letter.id,
+                origin: dead_letter.origin,
                 entry: Entry {
-                    delivery: letter.delivery,
+                    delivery: dead_letter.delivery,
                     outcome,
                 },
             })

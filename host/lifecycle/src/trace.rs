@@ -33,10 +33,10 @@ impl Lifecycle {
     pub async fn trace(&self, table: &str, key: RowKey) -> Result<Trace, LifecycleError> {
         let found = self.inner.parts.store.reader().trace_row(table, key).await?;
         let stream_message = self.inner.message_of(&found.lineage, found.sequence).await;
-        let was_dead_letter = found.letter.is_some();
-        let (message, message_missing) = match (stream_message, found.letter) {
+        let was_dead_letter = found.dead_letter.is_some();
+        let (message, message_missing) = match (stream_message, found.dead_letter) {
             (Ok(delivery), _) => (Some(to_view("stream", &delivery)), None),
-            (Err(_), Some(letter)) => (Some(to_view("dead-letter", &letter)), None),
+            (Err(_), Some(dead_letter)) => (Some(to_view("dead-letter", &dead_letter)), None),
             (Err(reason), None) => (None, Some(reason)),
         };
         let note = found.merges.then(|| {

@@ -96,7 +96,7 @@ impl Origin {
 
 /// The meaning of a column for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum DeclaredRole {
     /// No special meaning.
     None,
     /// When the event happened.
@@ -119,7 +119,7 @@ pub struct Column {
     /// Whether it may be null.
     pub nullable: bool,
     /// The meaning for people.
-    pub role: Role,
+    pub role: DeclaredRole,
     /// A description for people; may be empty.
     pub doc: String,
     /// Key and value pairs for user interfaces.
@@ -162,7 +162,9 @@ impl Table {
 
     /// The column with the role time.
     pub fn time_column(&self) -> Option<&Column> {
-        self.columns.iter().find(|column| column.role == Role::Time)
+        self.columns
+            .iter()
+            .find(|column| column.role == DeclaredRole::Time)
     }
 
     /// Whether `columns` are, in any order, the columns of the primary key or of a unique index.
@@ -285,7 +287,7 @@ pub struct RawColumn {
     pub name: String,
     pub column_type: ColumnType,
     pub nullable: bool,
-    pub role: Role,
+    pub role: DeclaredRole,
     pub doc: String,
     pub hints: Vec<(String, String)>,
 }

@@ -15,7 +15,7 @@ use super::{DesiredState, Halt, LoadedVersion, Projection};
 use lantern_broker::{CoreEvent, CoreSubscription};
 use lantern_model::batch::{Delivery, Timestamp};
 use lantern_model::status::ProjectionState;
-use lantern_store::{Attached, Gap, NewEpoch};
+use lantern_store::{Attached, NewEpoch, NewGap};
 
 impl Projection {
     pub(super) async fn core_session(
@@ -255,7 +255,7 @@ impl Kept {
 /// Records the next sequences as a gap.
 async fn skip(pipeline: &mut Pipeline<'_>, count: u64, exact: bool, reason: &str) -> Result<(), Halt> {
     let first = pipeline.handed() + 1;
-    let gap = Gap {
+    let gap = NewGap {
         first,
         last: first + count - 1,
         exact,

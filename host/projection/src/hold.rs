@@ -26,7 +26,7 @@ impl Default for CommitHold {
 }
 
 /// While it exists, no projection of the plugin commits.
-pub struct Held {
+pub struct CommitHoldGuard {
     _exclusive: OwnedRwLockWriteGuard<()>,
     _wish: Wish,
 }
@@ -49,9 +49,9 @@ impl Drop for Wish {
 
 impl CommitHold {
     /// Waits until all projections of the plugin have finished their batches in flight. Dropping the future ends the wish.
-    pub async fn hold(&self) -> Held {
+    pub async fn hold(&self) -> CommitHoldGuard {
         let wish = Wish::new(&self.wanted);
-        Held {
+        CommitHoldGuard {
             _exclusive: Arc::clone(&self.permits).write_owned().await,
             _wish: wish,
         }

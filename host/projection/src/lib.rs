@@ -40,7 +40,7 @@ use self::core::Kept;
 use pipeline::Pipeline;
 
 pub use gate::{FillState, Gate, GateKeeper};
-pub use hold::{CommitHold, Held};
+pub use hold::{CommitHold, CommitHoldGuard};
 pub use observation::{HistoryComparison, compare_history};
 pub use session::consumer_names;
 pub use version::{DesiredState, LoadedVersion, Purpose, Rebuild, VersionCounters};

@@ -15,7 +15,7 @@ use lantern_broker::{AckToken, ConsumerHandle};
 use lantern_model::batch::Delivery;
 use lantern_plugin::{Projected, Projector};
 use lantern_store::reader::ReadError;
-use lantern_store::{Adopted, Commit, CommitError, Committed, Entry, Gap, Mark, OriginId};
+use lantern_store::{Adopted, Commit, CommitError, Committed, Entry, Mark, NewGap, OriginId};
 
 /// One batch with the writer, one queued, and one whose answer is on the way back: the projection decodes the next
 /// batch while the writer works. More batches would only use memory, because the writer is the bottleneck.
@@ -215,7 +215,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// The commit that continues the last one.
-    fn next_commit(&self, through: Mark, entries: Vec<Entry>, gaps: Vec<Gap>) -> Commit {
+    fn next_commit(&self, through: Mark, entries: Vec<Entry>, gaps: Vec<NewGap>) -> Commit {
         Commit {
             origin: self.target.origin,
             stamp: self.target.stamp,
@@ -229,7 +229,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Records that the sequences up to the end of `gap` are gone.
-    pub(super) async fn skip(&mut self, gap: Gap) -> Result<(), Halt> {
+    pub(super) async fn skip(&mut self, gap: NewGap) -> Result<(), Halt> {
         let through = Mark {
             sequence: gap.last,
             payload_sha256: None,

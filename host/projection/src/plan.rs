@@ -3,7 +3,7 @@
 
 use lantern_model::batch::{Delivery, Outcome};
 use lantern_model::schema::subjects;
-use lantern_store::{Entry, Gap, Mark};
+use lantern_store::{Entry, Mark, NewGap};
 
 /// What the host knows about the sequences that a source may receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,14 +17,14 @@ pub struct Horizon {
 impl Horizon {
     /// Returns the gap between the last handled sequence and the next delivered one. Where other subjects share the
     /// stream, holes are ordinary, and only sequences trimmed from the front are known to be gone.
-    pub fn gap(&self, after: u64, next: u64) -> Option<Gap> {
+    pub fn gap(&self, after: u64, next: u64) -> Option<NewGap> {
         let exact = self.covers_stream;
         let last = match exact {
             true => next - 1,
             false => (next - 1).min(self.first_sequence.saturating_sub(1)),
         };
         // Runs for every message, so it allocates only for a gap.
-        (last > after).then(|| Gap {
+        (last > after).then(|| NewGap {
             first: after + 1,
             last,
             exact,
@@ -41,7 +41,7 @@ pub struct Plan {
     /// Messages with their outcomes, in order.
     pub entries: Vec<(Delivery, Outcome)>,
     /// The sequences missing before or between them.
-    pub gaps: Vec<Gap>,
+    pub gaps: Vec<NewGap>,
 }
 
 /// Pairs messages with their outcomes and records gaps. Drops redeliveries, which the checkpoint already covers.
@@ -74,7 +74,7 @@ pub fn plan(
 
 impl Plan {
     /// The parts in the form that the store takes. The hash is that of the last message's payload.
-    pub fn into_parts(self, payload_sha256: [u8; 32]) -> (Mark, Vec<Entry>, Vec<Gap>) {
+    pub fn into_parts(self, payload_sha256: [u8; 32]) -> (Mark, Vec<Entry>, Vec<NewGap>) {
         let (sequence, published_ns) = self.through;
         let mark = Mark {
             sequence,

@@ -22,7 +22,7 @@ use lantern_broker::{
 };
 use lantern_model::batch::Timestamp;
 use lantern_model::status::{ProjectionState, ProjectionWarning, StreamReplica};
-use lantern_store::Gap;
+use lantern_store::NewGap;
 
 /// How often the broker is asked for lag, trimming and the consumer's owner.
 const SURVEY_EVERY: Duration = Duration::from_secs(2);
@@ -297,7 +297,7 @@ pub(super) async fn apply_survey(
     if nothing_waits && pipeline.is_idle() && *quiet_at == Some(handed) && gone > handed {
         let reason = "gone from the stream before it was read".to_owned();
         pipeline
-            .skip(Gap {
+            .skip(NewGap {
                 first: handed + 1,
                 last: gone,
                 exact: horizon.covers_stream,

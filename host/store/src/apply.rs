@@ -75,7 +75,14 @@ pub(super) fn apply(
     let forgotten = gone.len() + entries.filter(|entry| entry.outcome.is_forgotten()).count();
     for (sequence, published_ns) in gone {
         let version = commit.plugin.version;
-        forget::insert_letter(connection, commit.origin, version, sequence, published_ns, now)?;
+        forget::insert_forgotten_dead_letter(
+            connection,
+            commit.origin,
+            version,
+            sequence,
+            published_ns,
+            now,
+        )?;
     }
     for entry in &commit.entries {
         if let Outcome::Reject(rejection) = &entry.outcome {
@@ -218,7 +225,14 @@ pub(super) fn write_dead_letter(
             published_ns,
             ..
         } = entry.delivery;
-        return forget::insert_letter(connection, origin, version, sequence, published_ns, now);
+        return forget::insert_forgotten_dead_letter(
+            connection,
+            origin,
+            version,
+            sequence,
+            published_ns,
+            now,
+        );
     }
     let headers = serde_json::to_string(&entry.delivery.headers).map_err(crate::sql::Error::encode)?;
     connection

@@ -57,7 +57,7 @@ pub struct Anchor {
 
 /// Sequences that were gone before the host read them. Both ends are included.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
+pub struct NewGap {
     /// The first sequence that is gone.
     pub first: u64,
     /// The last sequence that is gone.
@@ -68,7 +68,7 @@ pub struct Gap {
     pub reason: String,
 }
 
-impl Gap {
+impl NewGap {
     /// The number of sequences.
     pub fn count(&self) -> u64 {
         self.last - self.first + 1
@@ -114,7 +114,7 @@ pub struct Commit {
     /// In stream order.
     pub entries: Vec<Entry>,
     /// Gaps between `after` and `through`.
-    pub gaps: Vec<Gap>,
+    pub gaps: Vec<NewGap>,
     /// Whether the commit must be on disk before it is answered, because the broker deletes acknowledged messages
     /// (work-queue and interest streams).
     pub durable: bool,

@@ -186,7 +186,7 @@ fn open_dead_letters(
     after: i64,
     limit: u32,
 ) -> Result<Vec<OpenDeadLetter>, crate::sql::Error> {
-    letters_where(
+    dead_letters_where(
         connection,
         &format!("{MATCHES} AND d.id > ?8"),
         params![
@@ -206,7 +206,7 @@ fn open_dead_letters(
 
 /// Dead letters for which a condition over `d` (dead letter) and `o` (origin) holds, in the order of arrival; `limit` is the
 /// parameter with their maximum number.
-pub(super) fn letters_where(
+pub(super) fn dead_letters_where(
     connection: &Connection,
     condition: &str,
     parameters: &[&dyn rusqlite::ToSql],
@@ -218,7 +218,7 @@ pub(super) fn letters_where(
          WHERE {condition} ORDER BY d.id LIMIT {limit}"
     ))?;
     let mut rows = statement.query(parameters)?;
-    let mut letters = Vec::new();
+    let mut dead_letters = Vec::new();
     let mut bytes = 0;
     while bytes < PAGE_BYTES
         && let Some(row) = rows.next()?
@@ -227,7 +227,7 @@ pub(super) fn letters_where(
         let headers = serde_json::from_str(&headers).map_err(|error| crate::sql::Error::decode(6, error))?;
         let payload: Vec<u8> = row.get(7)?;
         bytes += payload.len();
-        letters.push(OpenDeadLetter {
+        dead_letters.push(OpenDeadLetter {
             id: row.get(0)?,
             source: row.get(1)?,
             origin: OriginId(row.get(2)?),
@@ -240,7 +240,7 @@ pub(super) fn letters_where(
             },
         });
     }
-    Ok(letters)
+    Ok(dead_letters)
 }
 
 fn record_retries(
@@ -282,7 +282,7 @@ fn record_retry(
     let sequence = entry.delivery.sequence;
     screen_one(transaction, plugin, origin, &mut entry, now)?;
     if entry.outcome.is_forgotten() {
-        forget::wipe_letter(transaction, origin, sequence, now)?;
+        forget::wipe_dead_letter(transaction, origin, sequence, now)?;
         return Ok(());
     }
     totals.tried += 1;

@@ -147,7 +147,7 @@ mod tests {
     use super::*;
     use crate::testing::{adoption, orders};
     use crate::{Store, StoreConfig};
-    use lantern_model::schema::Role;
+    use lantern_model::schema::DeclaredRole;
 
     #[tokio::test]
     async fn an_existing_table_gets_its_missing_indexes_and_a_large_one_does_not() {
@@ -160,7 +160,7 @@ mod tests {
             IndexStep::Made { .. }
         ) {}
         // The same table, after its plugin declared more roles.
-        manifest.tables[0].columns[1].role = Role::Facet;
+        manifest.tables[0].columns[1].role = DeclaredRole::Facet;
         let description = serde_json::to_string(&TableDescription::from(&manifest.tables[0])).unwrap();
         let name = manifest.tables[0].name.to_string();
         let connection = Connection::open(store.path().unwrap()).unwrap();

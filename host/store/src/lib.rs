@@ -64,8 +64,8 @@ pub use access::{NewToken, Role};
 pub use audit::{AuditEntry, AuditHash, AuditId, AuditMark, AuditOutcome};
 pub use catalog::{AdoptError, Adoption, StoreRefusal, list_refusals};
 pub use commit::{
-    Accepted, Adopted, Anchor, Attached, Commit, CommitError, Committed, Counts, Entry, Gap, Mark, NewEpoch,
-    OriginId, Question, RowEffects, VersionId,
+    Accepted, Adopted, Anchor, Attached, Commit, CommitError, Committed, Counts, Entry, Mark, NewEpoch,
+    NewGap, OriginId, Question, RowEffects, VersionId,
 };
 pub use consumers::{AbandonedConsumer, Consumers};
 pub use database_file::{DatabaseFile, Replacements};

@@ -120,7 +120,7 @@ pub struct TracedRow {
     /// The digest of that version.
     pub digest: Option<String>,
     /// The message as stored, if it was a dead letter before.
-    pub letter: Option<Delivery>,
+    pub dead_letter: Option<Delivery>,
     /// Whether writes of this table update stored rows.
     pub merges: bool,
 }
@@ -247,9 +247,9 @@ fn trace_row(connection: &Connection, table: &str, key: &RowKey) -> Result<Trace
     }
     let (id, row) = found.ok_or_else(|| ProvenanceError::NoRow(table.to_owned()))?;
     let (lineage, sequence) = (lineage(connection, OriginId(id.origin))?, from_sql(id.sequence));
-    let letter = resolved_letter(connection, lineage.origin, sequence)?;
-    let (maker, letter) = match letter {
-        Some((maker, letter)) => (Some(maker), Some(letter)),
+    let dead_letter = resolved_dead_letter(connection, lineage.origin, sequence)?;
+    let (maker, dead_letter) = match dead_letter {
+        Some((maker, dead_letter)) => (Some(maker), Some(dead_letter)),
         None => (ledger_version(connection, lineage.origin, sequence)?, None),
     };
     let (version, digest) = maker.unzip();
@@ -261,7 +261,7 @@ fn trace_row(connection: &Connection, table: &str, key: &RowKey) -> Result<Trace
         sequence,
         version,
         digest,
-        letter,
+        dead_letter,
         merges,
     })
 }
@@ -305,7 +305,7 @@ fn lineage(connection: &Connection, origin: OriginId) -> Result<Lineage, crate::
 type Maker = (String, String);
 
 /// The version that resolved the dead letter of a message, and the message.
-fn resolved_letter(
+fn resolved_dead_letter(
     connection: &Connection,
     origin: OriginId,
     sequence: u64,

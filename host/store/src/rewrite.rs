@@ -13,7 +13,7 @@ use crate::sql::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::apply::{count, total, write_alone, write_dead_letter, write_isolated};
 use super::commit::{Adopted, CommitError, Counts, Entry, OriginId, RowEffects, VersionId};
-use super::dead_letters::{OpenDeadLetter, RetriedDeadLetter, letters_where, screen_one};
+use super::dead_letters::{OpenDeadLetter, RetriedDeadLetter, dead_letters_where, screen_one};
 use super::forget::{self, Screen};
 use super::provenance::tables_of;
 use super::read_error::ReadError;
@@ -119,10 +119,10 @@ impl Reprojections<'_> {
         self,
         plugin: Adopted,
         bad: VersionId,
-        letters: Vec<RetriedDeadLetter>,
+        dead_letters: Vec<RetriedDeadLetter>,
     ) -> Result<Rewritten, CommitError> {
         self.0
-            .call(move |connection| settle_letters(connection, &plugin, bad, letters))
+            .call(move |connection| settle_dead_letters(connection, &plugin, bad, dead_letters))
             .await
     }
 }
@@ -140,7 +140,7 @@ impl Reader {
     ) -> Result<Vec<OpenDeadLetter>, ReadError> {
         self.snapshot(move |connection| {
             let condition = "d.state = 'resolved' AND d.resolved_by = ?1 AND d.id > ?2";
-            Ok(letters_where(
+            Ok(dead_letters_where(
                 connection,
                 condition,
                 params![version.0, after, limit],
@@ -269,14 +269,14 @@ fn write(
     let effects = total(&effects);
     let counts = count(entries).with_effects(effects);
     for entry in entries.iter() {
-        write_letter(transaction, plugin, origin, entry, now, done)?;
+        record_dead_letter(transaction, plugin, origin, entry, now, done)?;
     }
     done.messages += counts.messages;
     done.effects += effects;
     Ok(counts)
 }
 
-fn write_letter(
+fn record_dead_letter(
     transaction: &Transaction<'_>,
     plugin: &Adopted,
     origin: OriginId,
@@ -292,7 +292,7 @@ fn write_letter(
     match (&entry.outcome, state.as_deref()) {
         (_, Some("forgotten")) => {}
         (outcome, Some(_)) if outcome.is_forgotten() => {
-            forget::wipe_letter(transaction, origin, entry.delivery.sequence, now)?;
+            forget::wipe_dead_letter(transaction, origin, entry.delivery.sequence, now)?;
         }
         (Outcome::Reject(rejection), None) => {
             write_dead_letter(transaction, origin, plugin.version, entry, rejection, now)?;
@@ -332,25 +332,25 @@ fn write_letter(
     Ok(())
 }
 
-fn settle_letters(
+fn settle_dead_letters(
     connection: &mut Connection,
     plugin: &Adopted,
     bad: VersionId,
-    letters: Vec<RetriedDeadLetter>,
+    dead_letters: Vec<RetriedDeadLetter>,
 ) -> Result<Rewritten, crate::sql::Error> {
     let now = Timestamp::now();
     let transaction = connection.begin()?;
     let mut done = Rewritten::default();
     // All removals come before any insert, because the summaries of segments are renewed between the two.
-    let removed = remove_letters(&transaction, plugin, bad, letters)?;
-    for (letter, removed) in removed {
+    let removed = remove_dead_letters(&transaction, plugin, bad, dead_letters)?;
+    for (dead_letter, removed) in removed {
         let RetriedDeadLetter {
             origin, mut entry, ..
-        } = letter;
+        } = dead_letter;
         let sequence = entry.delivery.sequence;
         screen_one(&transaction, plugin, origin, &mut entry, now)?;
         let effects = write_alone(&transaction, plugin, origin, &mut entry)?;
-        write_letter(&transaction, plugin, origin, &entry, now, &mut done)?;
+        record_dead_letter(&transaction, plugin, origin, &entry, now, &mut done)?;
         let new = count(std::slice::from_ref(&entry)).with_effects(effects);
         account(&transaction, origin, sequence, removed, new)?;
         done.messages += 1;
@@ -362,31 +362,31 @@ fn settle_letters(
 }
 
 /// Removes the rows of dead letters that `bad` still resolves. Returns them, with how the ledger counted their messages.
-fn remove_letters(
+fn remove_dead_letters(
     transaction: &Transaction<'_>,
     plugin: &Adopted,
     bad: VersionId,
-    letters: Vec<RetriedDeadLetter>,
+    dead_letters: Vec<RetriedDeadLetter>,
 ) -> Result<Vec<(RetriedDeadLetter, Known)>, crate::sql::Error> {
     let tables = tables_of(transaction, plugin.manifest.name.as_str())?;
     let mut touched = Touched::default();
-    let mut removed = Vec::with_capacity(letters.len());
-    for letter in letters {
+    let mut removed = Vec::with_capacity(dead_letters.len());
+    for dead_letter in dead_letters {
         let still: bool = transaction
             .prepare_cached(
                 "SELECT EXISTS (SELECT 1 FROM _lantern_dead_letter
                      WHERE id = ?1 AND state = 'resolved' AND resolved_by = ?2)",
             )?
-            .query_row([letter.id, bad.0], |row| row.get(0))?;
+            .query_row([dead_letter.id, bad.0], |row| row.get(0))?;
         if !still {
             continue;
         }
         let reader = EpochReader {
             connection: transaction,
-            origin: letter.origin,
+            origin: dead_letter.origin,
             tables: tables.clone(),
         };
-        let sequence = letter.entry.delivery.sequence;
+        let sequence = dead_letter.entry.delivery.sequence;
         let alone = Piece {
             first: sequence,
             last: sequence,
@@ -395,7 +395,7 @@ fn remove_letters(
             left: Known::default(),
         };
         let known = remove(&reader, &alone, &mut touched)?;
-        removed.push((letter, known));
+        removed.push((dead_letter, known));
     }
     touched.refresh(transaction)?;
     Ok(removed)

@@ -30,8 +30,8 @@ pub(crate) use entries::indexed_word;
 pub use indexer::{IndexerState, IndexingStep, Search};
 pub(crate) use matching::SearchedText;
 pub use matching::Stopped;
-pub(crate) use query::{Scope, Term};
 pub use query::{SearchError, SearchQuery, SearchableColumn, TERMS_MAX, WORDS_MAX};
+pub(crate) use query::{Term, TermColumn};
 pub(crate) use verify::{IndexDifference, difference};
 
 /// Longest word in an index, in bytes. Longer words are indexed by their beginning: encoded data is one long word.

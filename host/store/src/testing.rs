@@ -15,8 +15,8 @@ use super::sql::Connection;
 use super::{Adopted, Adoption, Attached, Commit, Entry, Mark, NewEpoch, Store, StoreConfig};
 use lantern_model::batch::{Delivery, Outcome, Row, Timestamp, Value};
 use lantern_model::schema::{
-    ColumnType, Manifest, Merge, Origin, RawColumn, RawGuard, RawManifest, RawOnConflict, RawSource,
-    RawTable, RawWrite, Role, Write,
+    ColumnType, DeclaredRole, Manifest, Merge, Origin, RawColumn, RawGuard, RawManifest, RawOnConflict,
+    RawSource, RawTable, RawWrite, Write,
 };
 
 /// The plugin `orders`, which reads the stream ORDERS, with these tables and writes.
@@ -74,9 +74,9 @@ pub(super) fn orders() -> Manifest {
             RawTable {
                 name: "orders".into(),
                 columns: vec![
-                    column("id", ColumnType::Text, false, Role::Entity),
-                    column("total", ColumnType::Integer, true, Role::None),
-                    column("at", ColumnType::Timestamp, true, Role::Time),
+                    column("id", ColumnType::Text, false, DeclaredRole::Entity),
+                    column("total", ColumnType::Integer, true, DeclaredRole::None),
+                    column("at", ColumnType::Timestamp, true, DeclaredRole::Time),
                 ],
                 primary_key: vec!["id".into()],
                 ..RawTable::default()
@@ -84,8 +84,8 @@ pub(super) fn orders() -> Manifest {
             RawTable {
                 name: "notes".into(),
                 columns: vec![
-                    column("n", ColumnType::Integer, true, Role::None),
-                    column("at", ColumnType::Timestamp, true, Role::Time),
+                    column("n", ColumnType::Integer, true, DeclaredRole::None),
+                    column("at", ColumnType::Timestamp, true, DeclaredRole::Time),
                 ],
                 retention_days: Some(1),
                 ..RawTable::default()

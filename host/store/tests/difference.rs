@@ -12,8 +12,8 @@ use std::sync::Arc;
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::difference::differences;
 use lantern_model::schema::{
-    ColumnType, Difference, Effect, Manifest, ManifestDescription, Merge, Origin, RawColumn, RawGuard,
-    RawIndex, RawManifest, RawOnConflict, RawSource, RawTable, RawWrite, Role,
+    ColumnType, DeclaredRole, Difference, Effect, Manifest, ManifestDescription, Merge, Origin, RawColumn,
+    RawGuard, RawIndex, RawManifest, RawOnConflict, RawSource, RawTable, RawWrite,
 };
 use lantern_store::{AdoptError, Adoption, Store, StoreConfig};
 
@@ -22,7 +22,7 @@ fn column(name: &str, column_type: ColumnType, nullable: bool) -> RawColumn {
         name: name.into(),
         column_type,
         nullable,
-        role: Role::None,
+        role: DeclaredRole::None,
         doc: String::new(),
         hints: Vec::new(),
     }
@@ -174,12 +174,12 @@ const CHANGES: &[(Change, &str, Effect)] = &[
         Effect::NeedsRebuild,
     ),
     (
-        |m| m.tables[0].columns[2].role = Role::Time,
+        |m| m.tables[0].columns[2].role = DeclaredRole::Time,
         "table orders, column at: its role was none and would be time",
         Effect::None,
     ),
     (
-        |m| m.tables[0].columns[1].role = Role::Measure("EUR".into()),
+        |m| m.tables[0].columns[1].role = DeclaredRole::Measure("EUR".into()),
         "table orders, column total: its role was none and would be measure (EUR)",
         Effect::None,
     ),
@@ -296,7 +296,7 @@ const LARGER_CHANGES: &[(Change, Effect)] = &[
     (
         |m| {
             m.version = "2.0.0".into();
-            m.tables[0].columns[2].role = Role::Time;
+            m.tables[0].columns[2].role = DeclaredRole::Time;
             m.tables[0].retention_days = Some(30);
             m.tables[0].columns.insert(0, column("x", ColumnType::Json, true));
             m.tables[0].indexes.push(RawIndex {
@@ -355,7 +355,7 @@ fn a_version_does_not_differ_from_itself() {
 fn a_change_of_retention_names_the_affected_rows() {
     let kept = |days| {
         let mut raw = first();
-        raw.tables[0].columns[2].role = Role::Time;
+        raw.tables[0].columns[2].role = DeclaredRole::Time;
         raw.tables[0].retention_days = days;
         checked(raw)
     };
@@ -401,7 +401,7 @@ fn stored_descriptions_are_compared() {
 }
 
 /// Adopts two versions in a new database; returns the store's objections to the second one.
-async fn refusals(old: &Manifest, new: &Manifest) -> Vec<String> {
+async fn rejections(old: &Manifest, new: &Manifest) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(StoreConfig::new(dir.path()))
         .await
@@ -440,7 +440,7 @@ async fn the_store_rejects_exactly_the_changes_that_need_a_rebuild() {
     let changes = CHANGES.iter().map(|(change, _, _)| *change);
     for change in changes.chain(LARGER_CHANGES.iter().map(|(change, _)| *change)) {
         let (old, new) = (checked(first()), changed(change));
-        check_agreement(&old.differences(&new), &refusals(&old, &new).await);
-        check_agreement(&new.differences(&old), &refusals(&new, &old).await);
+        check_agreement(&old.differences(&new), &rejections(&old, &new).await);
+        check_agreement(&new.differences(&old), &rejections(&new, &old).await);
     }
 }

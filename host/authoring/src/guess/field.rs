@@ -6,7 +6,7 @@ use serde_json::Value as Tree;
 use serde_json::value::RawValue;
 
 use super::{Column, Content, DISTINCT_MAX, append_reason, column_name, parse_time, unused};
-use lantern_model::schema::{ColumnType, Role};
+use lantern_model::schema::{ColumnType, DeclaredRole};
 
 /// Most values of a facet, so that the dashboard can list them.
 const FACET_VALUES_MAX: usize = 12;
@@ -195,7 +195,7 @@ impl FieldStats {
             content: Content::Field(self.name.clone()),
             column_type,
             nullable,
-            role: Role::None,
+            role: DeclaredRole::None,
             reason,
         }
     }
@@ -212,15 +212,15 @@ impl FieldStats {
                 .any(|facet| name.ends_with(&format!("_{facet}")));
         match column.column_type {
             ColumnType::Text if ENTITY_NAMES.contains(&name) => {
-                column.role = Role::Entity;
+                column.role = DeclaredRole::Entity;
                 append_reason(&mut column.reason, "name of an entity");
             }
             ColumnType::Text if has_facet_name && self.longest <= 60 => {
-                column.role = Role::Facet;
+                column.role = DeclaredRole::Facet;
                 append_reason(&mut column.reason, "name of a facet");
             }
             ColumnType::Text | ColumnType::Boolean if has_few_values && !name.ends_with("_id") => {
-                column.role = Role::Facet;
+                column.role = DeclaredRole::Facet;
                 let values = self.distinct.len();
                 append_reason(
                     &mut column.reason,
@@ -230,14 +230,14 @@ impl FieldStats {
             ColumnType::Integer | ColumnType::Real => {
                 if let Some((suffix, unit)) = UNIT_SUFFIXES.iter().find(|(suffix, _)| name.ends_with(suffix))
                 {
-                    column.role = Role::Measure((*unit).to_owned());
+                    column.role = DeclaredRole::Measure((*unit).to_owned());
                     append_reason(&mut column.reason, &format!("unit from the suffix {suffix}"));
                 } else if column.column_type == ColumnType::Real
                     || QUANTITY_NAMES
                         .iter()
                         .any(|word| name == *word || name.ends_with(&format!("_{word}")))
                 {
-                    column.role = Role::Measure(String::new());
+                    column.role = DeclaredRole::Measure(String::new());
                     append_reason(&mut column.reason, "quantity of unknown unit");
                 }
             }

@@ -12,12 +12,12 @@ fn of(text: &str) -> Guess {
 
 /// `name: type role` for each column, with `?` after a nullable type.
 fn columns(guess: &Guess) -> Vec<String> {
-    let role = |role: &Role| match role {
-        Role::None => String::new(),
-        Role::Time => " time".to_owned(),
-        Role::Entity => " entity".to_owned(),
-        Role::Facet => " facet".to_owned(),
-        Role::Measure(unit) => format!(" measure({unit})"),
+    let role = |role: &DeclaredRole| match role {
+        DeclaredRole::None => String::new(),
+        DeclaredRole::Time => " time".to_owned(),
+        DeclaredRole::Entity => " entity".to_owned(),
+        DeclaredRole::Facet => " facet".to_owned(),
+        DeclaredRole::Measure(unit) => format!(" measure({unit})"),
     };
     let columns = guess.columns.iter().map(|column| {
         let null = if column.nullable { "?" } else { "" };

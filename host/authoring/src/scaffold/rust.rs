@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Names;
 use crate::guess::{Column, Content, Guess, Shape};
-use lantern_model::schema::{ColumnType, Role};
+use lantern_model::schema::{ColumnType, DeclaredRole};
 
 /// Type names in the preludes of the SDK and of Rust; a plugin with such a name gets a suffix.
 const RESERVED_TYPES: &[&str] = &[
@@ -185,12 +185,12 @@ fn field(column: &Column, shape: Shape) -> String {
     let mut text = String::new();
     let name = field_name(&column.name);
     match &column.role {
-        Role::None => {}
-        Role::Time => text.push_str("    #[column(time)]\n"),
-        Role::Entity => text.push_str("    #[column(entity)]\n"),
-        Role::Facet => text.push_str("    #[column(facet)]\n"),
+        DeclaredRole::None => {}
+        DeclaredRole::Time => text.push_str("    #[column(time)]\n"),
+        DeclaredRole::Entity => text.push_str("    #[column(entity)]\n"),
+        DeclaredRole::Facet => text.push_str("    #[column(facet)]\n"),
         // Writing to a String does not fail.
-        Role::Measure(unit) => drop(writeln!(text, "    #[column(measure = {unit:?})]")),
+        DeclaredRole::Measure(unit) => drop(writeln!(text, "    #[column(measure = {unit:?})]")),
     }
     match &column.content {
         Content::Field(field) if *field != column.name => {

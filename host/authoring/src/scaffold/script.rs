@@ -3,7 +3,7 @@
 use super::Names;
 use crate::guess::{Column, Content, Guess, Shape};
 use crate::sdk;
-use lantern_model::schema::Role;
+use lantern_model::schema::DeclaredRole;
 
 /// Names and texts of the files of a template.
 type Template = &'static [(&'static str, &'static str)];
@@ -138,14 +138,14 @@ fn settings(column: &Column, is: &str, (open, close): (&str, &str), yes: &str) -
         settings.push(format!("nullable{is}{yes}"));
     }
     let role = match &column.role {
-        Role::None => None,
-        Role::Time => Some("time"),
-        Role::Entity => Some("entity"),
-        Role::Facet => Some("facet"),
-        Role::Measure(_) => Some("measure"),
+        DeclaredRole::None => None,
+        DeclaredRole::Time => Some("time"),
+        DeclaredRole::Entity => Some("entity"),
+        DeclaredRole::Facet => Some("facet"),
+        DeclaredRole::Measure(_) => Some("measure"),
     };
     settings.extend(role.map(|role| format!("role{is}\"{role}\"")));
-    if let Role::Measure(unit) = &column.role
+    if let DeclaredRole::Measure(unit) = &column.role
         && !unit.is_empty()
     {
         settings.push(format!("unit{is}{unit:?}"));

@@ -9,7 +9,7 @@ use super::plan::Action;
 use super::raw;
 use super::streams::{HEADERS, HOSTILE, Stream};
 use super::verdict::{Fate, Kind};
-use super::world::{World, run, taken_away};
+use super::world::{World, run, without_removed};
 
 impl World {
     pub fn act_on_stream(&mut self, action: &Action) {
@@ -82,7 +82,7 @@ impl World {
         self.broker_copy = None;
         self.fate(|_, of, _, fate| {
             if of == stream {
-                taken_away(fate, settled)
+                without_removed(fate, settled)
             } else {
                 fate
             }

@@ -356,7 +356,7 @@ impl World {
                 let settled = *settled;
                 self.fate(|id, _, _, fate| {
                     if id > newest {
-                        taken_away(fate, settled)
+                        without_removed(fate, settled)
                     } else {
                         fate
                     }
@@ -383,7 +383,7 @@ impl Drop for World {
 }
 
 /// Returns the fate of a message whose stream was deleted: it remains in the database if it was seen there.
-pub fn taken_away(fate: Fate, seen: bool) -> Fate {
+pub fn without_removed(fate: Fate, seen: bool) -> Fate {
     match fate {
         Fate::InStream if seen => Fate::Stored,
         Fate::Removed | Fate::Stored if seen => fate,

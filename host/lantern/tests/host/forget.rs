@@ -68,7 +68,7 @@ impl Scene {
     }
 
     /// Returns the number of messages in the stream.
-    fn held(&self) -> u64 {
+    fn stored_messages(&self) -> u64 {
         run(async {
             let context = self.server.jetstream().await;
             let mut stream = context.get_stream("EVOLVE").await.unwrap();
@@ -118,7 +118,7 @@ fn repeating_an_interrupted_erasure_completes_it() {
             && printed.contains("stream EVOLVE: 1000 messages would be deleted"),
         "{printed}"
     );
-    assert_eq!(scene.held(), 2_000);
+    assert_eq!(scene.stored_messages(), 2_000);
     assert_eq!(scene.count("SELECT count(*) FROM _lantern_forgotten_value"), 0);
     let (code, printed) = scene.lantern(&["forget", "nothing=1", "--dry-run"]);
     assert_eq!(code, 1, "{printed}");
@@ -138,13 +138,16 @@ fn repeating_an_interrupted_erasure_completes_it() {
     });
     host.kill();
     assert!(!erasing.wait().unwrap().success());
-    assert!(scene.held() > 1_000, "all was deleted before the host was killed");
+    assert!(
+        scene.stored_messages() > 1_000,
+        "all was deleted before the host was killed"
+    );
 
     let host = scene.host();
     let (code, printed) = scene.lantern(&erase);
     assert_eq!(code, 0, "{printed}");
     assert!(printed.contains("stream EVOLVE: "), "{printed}");
-    assert_eq!(scene.held(), 1_000);
+    assert_eq!(scene.stored_messages(), 1_000);
     assert_eq!(
         scene.count("SELECT count(*) FROM _lantern_dead_letter WHERE state = 'forgotten'"),
         1_000
@@ -211,12 +214,12 @@ fn messages_that_cannot_be_deleted_are_reported_with_a_remedy() {
         assert!(printed.contains(part), "{part}: {printed}");
     }
     assert_eq!(scene.count("SELECT count(*) FROM evolved"), 1);
-    assert_eq!(scene.held(), 2);
+    assert_eq!(scene.stored_messages(), 2);
     scene.server.configure(&users(""));
     scene.server.reload();
     host.wait("the message is deleted", LIMIT, |_| {
         scene.lantern(&["forget", "--outstanding", "--yes"]);
-        scene.held() == 1
+        scene.stored_messages() == 1
     });
     host.terminate();
     let (code, report) = check(&scene.data());

@@ -95,7 +95,7 @@ impl Scene {
 }
 
 #[track_caller]
-fn says(text: &str, words: &[&str]) {
+fn assert_contains(text: &str, words: &[&str]) {
     for words in words {
         assert!(text.contains(words), "{words:?} is not in\n{text}");
     }
@@ -104,11 +104,11 @@ fn says(text: &str, words: &[&str]) {
 #[test]
 fn an_operator_installs_activates_retries_pauses_and_removes() {
     let scene = Scene::start();
-    says(
+    assert_contains(
         &scene.done("plugin list"),
         &["no plugins installed", "lantern plugin install FILE --activate"],
     );
-    says(
+    assert_contains(
         &scene.done("plugin install a.wasm --activate"),
         &[
             "evolving 1.0.0 (",
@@ -119,7 +119,7 @@ fn an_operator_installs_activates_retries_pauses_and_removes() {
     scene.publish(&["1", "2", "later 3", "4"]);
     scene.wait_for_checkpoint(4);
     let letters = scene.done("dead-letters list");
-    says(&letters, &["evolving/evolve", "malformed", "what is later?"]);
+    assert_contains(&letters, &["evolving/evolve", "malformed", "what is later?"]);
     let id = letters
         .lines()
         .nth(1)
@@ -128,22 +128,22 @@ fn an_operator_installs_activates_retries_pauses_and_removes() {
         .next()
         .unwrap()
         .to_owned();
-    says(
+    assert_contains(
         &scene.done(&format!("dead-letters show {id}")),
         &["\nlater 3\n", "EVOLVE 3, epoch 1", &format!("retry --id {id}")],
     );
-    says(
+    assert_contains(
         &scene.done("dead-letters retry --plugin evolving"),
         &["resolved 0 of 1 dead letters"],
     );
 
     // The second version can decode the message.
     let installed = scene.done("plugin install e.wasm");
-    says(
+    assert_contains(
         &installed,
         &["evolving 1.3.0", "is installed", "version 1.0.0 becomes 1.3.0"],
     );
-    says(
+    assert_contains(
         &scene.done("plugin activate evolving@1.3.0"),
         &[
             "is active",
@@ -155,7 +155,7 @@ fn an_operator_installs_activates_retries_pauses_and_removes() {
     scene.publish(&["5"]);
     scene.wait_for_checkpoint(5);
 
-    says(
+    assert_contains(
         &scene.done("plugin rollback evolving"),
         &["evolving 1.0.0", "is active"],
     );
@@ -163,7 +163,7 @@ fn an_operator_installs_activates_retries_pauses_and_removes() {
     scene.wait_for_checkpoint(7);
     assert_eq!(scene.notes(), ["1a", "2a", "3e", "4a", "5e", "7a"]);
     let shown = scene.done("plugin show evolving");
-    says(
+    assert_contains(
         &shown,
         &[
             "1.3.0",
@@ -181,26 +181,26 @@ fn an_operator_installs_activates_retries_pauses_and_removes() {
         host.check("projection:evolving/evolve") == Some((true, "paused: maintenance (by local)".to_owned()))
     });
     scene.publish(&["8"]);
-    says(
+    assert_contains(
         &scene.done("plugin list"),
         &["paused", "paused: evolving: maintenance (by local)"],
     );
     scene.done("plugin resume evolving");
     scene.wait_for_checkpoint(8);
 
-    says(
+    assert_contains(
         &scene.done("plugin set evolving limits.memory=128MiB dead_letters.max=7"),
         &["limits.memory=128 MiB", "dead_letters.max=7"],
     );
     let error = scene.fails("plugin set evolving limits.memory=1B limits.memroy=1", 1);
-    says(
+    assert_contains(
         &error,
         &[
             "\n  - limits.memory: 1 B is out of range",
             "\n  - limits.memroy: unknown field",
         ],
     );
-    says(
+    assert_contains(
         &scene.done("plugin set evolving limits.memory= dead_letters.max="),
         &["evolving now has the default settings"],
     );
@@ -219,11 +219,11 @@ fn removed(scene: &Scene) {
     );
     assert!(scene.fails("dead-letters discard", 2).contains("--all"));
     assert!(scene.fails("dead-letters retry", 2).contains("--all"));
-    says(
+    assert_contains(
         &scene.done("dead-letters discard --since 1h"),
         &["discarded 1 dead letters"],
     );
-    says(
+    assert_contains(
         &scene.done("dead-letters retry --all"),
         &["no matching open dead letters"],
     );
@@ -242,11 +242,11 @@ fn removed(scene: &Scene) {
             .contains("hint: lantern plugin list")
     );
     assert_eq!(scene.notes().len(), 7);
-    says(&scene.done("plugin install a.wasm --activate"), &["is active"]);
+    assert_contains(&scene.done("plugin install a.wasm --activate"), &["is active"]);
     scene.publish(&["9"]);
     scene.wait_for_checkpoint(9);
     assert_eq!(scene.notes().len(), 8);
-    says(
+    assert_contains(
         &scene.done("plugin remove evolving --drop-tables --yes"),
         &["with its tables evolved"],
     );
@@ -327,14 +327,14 @@ fn versions_are_compared_in_the_host_and_between_files() {
     let in_host = scene.done("plugin diff evolving 1.0.0 2.0.0");
     let of_files = scene.done("plugin diff a.wasm c.wasm");
     assert_eq!(in_host, of_files);
-    says(
+    assert_contains(
         &in_host,
         &[
             "table evolved, column note: is text and would become integer (needs a rebuild)",
             "the tables must be rebuilt",
         ],
     );
-    says(
+    assert_contains(
         &scene.done("plugin diff a.wasm b.wasm"),
         &["column extra: is new", "activation adds tables"],
     );
@@ -346,7 +346,7 @@ fn versions_are_compared_in_the_host_and_between_files() {
     );
 
     let error = scene.fails("plugin install c.wasm --activate", 1);
-    says(
+    assert_contains(
         &error,
         &[
             "the version was installed but not activated: table evolved",
@@ -354,7 +354,7 @@ fn versions_are_compared_in_the_host_and_between_files() {
         ],
     );
     let error = scene.fails("plugin activate evolving@2.0.0", 1);
-    says(
+    assert_contains(
         &error,
         &[
             "error: The tables of the plugin are incompatible",
@@ -369,7 +369,7 @@ fn versions_are_compared_in_the_host_and_between_files() {
             .contains("hint: lantern plugin show evolving")
     );
     std::fs::write(scene.folder.path().join("junk.wasm"), "junk").unwrap();
-    says(
+    assert_contains(
         &scene.fails("plugin install junk.wasm", 1),
         &["error: The component cannot be loaded", "hint: "],
     );
@@ -393,7 +393,7 @@ fn an_operator_runs_a_canary_traces_rows_and_reprojects_a_version() {
     scene.publish(&["1", "2", "3"]);
     scene.wait_for_checkpoint(3);
     let tried = scene.done("plugin install f.wasm --canary 10");
-    says(
+    assert_contains(
         &tried,
         &[
             "evolving 1.4.0",
@@ -403,7 +403,7 @@ fn an_operator_runs_a_canary_traces_rows_and_reprojects_a_version() {
             "lantern plugin activate evolving@",
         ],
     );
-    says(
+    assert_contains(
         &scene.done("plugin canary evolving@1.4.0 --messages 2"),
         &["candidate", "evolve 3:"],
     );
@@ -413,13 +413,13 @@ fn an_operator_runs_a_canary_traces_rows_and_reprojects_a_version() {
         "{}/api/v1/plugins/evolving/component?version=1.4.0",
         scene.host.url()
     );
-    says(
+    assert_contains(
         &scene.done(&format!(
             "plugin install {there} --from-token-file {data}/operator.token --data-dir {data}"
         )),
         &["evolving 1.4.0", "is installed"],
     );
-    says(
+    assert_contains(
         &scene.fails("plugin canary evolving", 2),
         &["no version of evolving given"],
     );
@@ -429,7 +429,7 @@ fn an_operator_runs_a_canary_traces_rows_and_reprojects_a_version() {
     scene.wait_for_checkpoint(5);
     assert_eq!(scene.notes(), ["1a", "2a", "3a", "1004f", "1005f"]);
     let traced = scene.done("trace evolved 1:4:0");
-    says(
+    assert_contains(
         &traced,
         &[
             "stream EVOLVE, sequence 4",
@@ -438,32 +438,32 @@ fn an_operator_runs_a_canary_traces_rows_and_reprojects_a_version() {
             "\n4\n",
         ],
     );
-    says(&scene.fails("trace evolved 9:9:9", 1), &["Not found"]);
-    says(
+    assert_contains(&scene.fails("trace evolved 9:9:9", 1), &["Not found"]);
+    assert_contains(
         &scene.done("plugin written evolving@1.4.0"),
         &["evolve      1     4   5         2"],
     );
-    says(&scene.fails("reproject evolving --digest 1.4.0", 1), &["1.4.0"]);
+    assert_contains(&scene.fails("reproject evolving --digest 1.4.0", 1), &["1.4.0"]);
     scene.done("plugin rollback evolving");
-    says(
+    assert_contains(
         &scene.done("reproject evolving --digest 1.4.0"),
         &[
             "reprojected 2 messages of version 1.4.0 with 1.0.0\nrows: 2 removed; 2 inserted, 0 updated, 0 present",
         ],
     );
     assert_eq!(scene.notes(), ["1a", "2a", "3a", "4a", "5a"]);
-    says(
+    assert_contains(
         &scene.done("plugin written evolving@1.4.0"),
         &["has handled no messages"],
     );
 
     // A changed table can only be activated by a rebuild.
     scene.done("plugin install c.wasm");
-    says(
+    assert_contains(
         &scene.fails("plugin activate evolving@2.0.0", 1),
         &["would become integer", "lantern rebuild"],
     );
-    says(
+    assert_contains(
         &scene.done("rebuild evolving@2.0.0"),
         &[
             "rebuild 1 of evolving: done, 5 rows in",
@@ -472,8 +472,8 @@ fn an_operator_runs_a_canary_traces_rows_and_reprojects_a_version() {
         ],
     );
     assert_eq!(scene.notes(), ["11", "22", "33", "44", "55"]);
-    says(&scene.done("rebuild list"), &["evolving", "done"]);
-    says(&scene.fails("rebuild cancel 1", 1), &["is done already"]);
-    says(&scene.fails("rebuild cancel 9", 1), &["there is no rebuild 9"]);
+    assert_contains(&scene.done("rebuild list"), &["evolving", "done"]);
+    assert_contains(&scene.fails("rebuild cancel 1", 1), &["is done already"]);
+    assert_contains(&scene.fails("rebuild cancel 9", 1), &["there is no rebuild 9"]);
     sound(&scene.data());
 }

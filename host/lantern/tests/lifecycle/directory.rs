@@ -24,7 +24,7 @@ impl Scene {
         .await;
     }
 
-    async fn wait_for_refusal(&self, word: &str) {
+    async fn wait_for_load_failure(&self, word: &str) {
         self.wait(word, |scene| {
             scene
                 .lifecycle()
@@ -109,20 +109,20 @@ async fn invalid_files_are_reported_and_running_plugins_continue() {
     scene.wait_for_version("1.0.0").await;
     scene.place("evolving.wasm", b"junk");
     scene
-        .wait_for_refusal("does not begin with the WebAssembly magic number")
+        .wait_for_load_failure("does not begin with the WebAssembly magic number")
         .await;
     scene.project(1..=5).await;
     scene.place("evolving.wasm", &evolving::version(b'c'));
-    scene.wait_for_refusal("would become integer").await;
+    scene.wait_for_load_failure("would become integer").await;
     scene.place("other.wasm", &evolving::version(b'i'));
     scene
-        .wait_for_refusal("already holds a plugin named evolving")
+        .wait_for_load_failure("already holds a plugin named evolving")
         .await;
     for name in [".evolving.wasm.swp", "evolving.wasm~", "4913", ".hidden.wasm"] {
         fs::write(scene.file(name), b"junk").unwrap();
     }
     fs::create_dir(scene.file("folder.wasm")).unwrap();
-    scene.wait_for_refusal("it is not a regular file").await;
+    scene.wait_for_load_failure("it is not a regular file").await;
     fs::remove_dir(scene.file("folder.wasm")).unwrap();
     fs::remove_file(scene.file("other.wasm")).unwrap();
     scene.place("evolving.wasm", &evolving::version(b'a'));
@@ -145,7 +145,7 @@ async fn a_deleted_file_pauses_its_plugin_and_a_deleted_directory_does_not() {
     scene.wait_for_checkpoint(10).await;
     let aside = scene.plugin_dir.path().with_extension("aside");
     fs::rename(scene.plugin_dir.path(), &aside).unwrap();
-    scene.wait_for_refusal("cannot be read").await;
+    scene.wait_for_load_failure("cannot be read").await;
     scene.project(11..=15).await;
     fs::rename(&aside, scene.plugin_dir.path()).unwrap();
     scene.wait_for_no_failure().await;
@@ -235,7 +235,7 @@ async fn a_file_that_appears_during_a_rebuild_waits_for_its_end() {
         .await
         .unwrap();
     scene.place("evolving.wasm", &evolving::version(b'i'));
-    scene.wait_for_refusal("wait for it or cancel it").await;
+    scene.wait_for_load_failure("wait for it or cancel it").await;
     scene
         .lifecycle()
         .cancel_rebuild(rebuild, &operator())

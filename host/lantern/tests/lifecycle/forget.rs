@@ -55,7 +55,7 @@ impl Scene {
         files.filter(holds).map(str::to_owned).collect()
     }
 
-    async fn held(&self, stream: &str) -> u64 {
+    async fn stored_messages(&self, stream: &str) -> u64 {
         let context = self.server.jetstream().await;
         let mut stream = context.get_stream(stream).await.unwrap();
         stream.info().await.unwrap().state.messages
@@ -90,7 +90,7 @@ async fn erased_rows_and_messages_are_not_restored_by_rebuild_and_reprojection()
         (2, 2)
     );
     assert_eq!(rebuild_loss::state(&scene), before);
-    assert_eq!(scene.held("EVOLVE").await, 21);
+    assert_eq!(scene.stored_messages("EVOLVE").await, 21);
 
     // The second message is the last one of the stream, and the checkpoint.
     let done = scene.forget(erase("n", "7")).await;
@@ -101,7 +101,7 @@ async fn erased_rows_and_messages_are_not_restored_by_rebuild_and_reprojection()
         "{done:?}"
     );
     assert!(done.log_emptied && done.vacuumed, "{done:?}");
-    assert_eq!(scene.held("EVOLVE").await, 19);
+    assert_eq!(scene.stored_messages("EVOLVE").await, 19);
     assert_eq!(scene.sevens(), Vec::<String>::new());
     scene.clean().await;
 
@@ -164,7 +164,7 @@ async fn dead_letters_that_contain_the_value_lose_their_content() {
         .await
         .unwrap();
     assert_eq!(scene.query("SELECT n FROM evolved"), ["6"]);
-    assert_eq!(scene.held("EVOLVE").await, 298);
+    assert_eq!(scene.stored_messages("EVOLVE").await, 298);
     scene.clean().await;
     scene.close().await;
 }
@@ -192,7 +192,7 @@ async fn messages_that_a_stream_does_not_delete_are_reported_and_not_projected_a
         stream.reason.is_some() && stream.remedy.as_ref().unwrap().contains("EVOLVE"),
         "{done:?}"
     );
-    assert_eq!(scene.held("EVOLVE").await, 10);
+    assert_eq!(scene.stored_messages("EVOLVE").await, 10);
     scene.clean().await;
     scene.rebuilt(RebuildRequest::default()).await;
     assert_eq!(scene.sevens(), Vec::<String>::new());
@@ -310,10 +310,10 @@ async fn older_messages_do_not_restore_an_erased_merged_row() {
     assert_eq!(rows(&scene, &format!("pc_id = '{WHO}'")), ["0"]);
     scene.sound();
     // The rebuild found the starts by the value; now they are deleted as well.
-    let events = scene.held("EVENTS").await;
+    let events = scene.stored_messages("EVENTS").await;
     let done = scene.forget(outstanding()).await;
     assert_eq!(done.streams[0].messages_deleted, 20, "{done:?}");
-    assert_eq!(scene.held("EVENTS").await, events - 20);
+    assert_eq!(scene.stored_messages("EVENTS").await, events - 20);
     scene.clean().await;
     scene.close().await;
 }

@@ -16,7 +16,7 @@ impl Scene {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_and_pauses_do_not_wait_for_a_retry_of_dead_letters() {
-    const LETTERS: u64 = 250;
+    const DEAD_LETTERS: u64 = 250;
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     let twin = scene
@@ -25,8 +25,10 @@ async fn reads_and_pauses_do_not_wait_for_a_retry_of_dead_letters() {
         .await
         .unwrap();
     assert_eq!(twin.plugin, "twin");
-    scene.publish((1..=LETTERS).map(|n| format!("later {n}"))).await;
-    scene.wait_for_checkpoint(LETTERS).await;
+    scene
+        .publish((1..=DEAD_LETTERS).map(|n| format!("later {n}")))
+        .await;
+    scene.wait_for_checkpoint(DEAD_LETTERS).await;
     let slow = scene
         .lifecycle()
         .install(evolving::version(b'n'), &operator())
@@ -78,7 +80,7 @@ async fn reads_and_pauses_do_not_wait_for_a_retry_of_dead_letters() {
     assert_eq!(scene.paused("evolving").await.as_deref(), Some("maintenance"));
     scene
         .wait("all dead letters are resolved", |scene| {
-            scene.query("SELECT count(*) FROM evolved") == [LETTERS.to_string()]
+            scene.query("SELECT count(*) FROM evolved") == [DEAD_LETTERS.to_string()]
         })
         .await;
     scene.publish(1_001..=1_010).await;
@@ -88,7 +90,7 @@ async fn reads_and_pauses_do_not_wait_for_a_retry_of_dead_letters() {
         })
         .await;
     scene.resume().await;
-    scene.wait_for_checkpoint(LETTERS + 10).await;
+    scene.wait_for_checkpoint(DEAD_LETTERS + 10).await;
     assert_eq!(scene.status("evolve").unwrap().version, "1.10.0");
     scene.close().await;
     scene.sound();

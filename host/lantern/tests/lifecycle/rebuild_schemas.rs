@@ -7,7 +7,7 @@ use async_nats::jetstream;
 use lantern_lifecycle::RebuildRequest;
 use lantern_model::batch::{Delivery, Value};
 use lantern_model::schema::{
-    Column, ColumnName, ColumnType, Guard, Manifest, Merge, OnConflict, Role, Table,
+    Column, ColumnName, ColumnType, DeclaredRole, Guard, Manifest, Merge, OnConflict, Table,
 };
 
 use super::rebuild_loss::state;
@@ -61,7 +61,7 @@ fn add_column(manifest: &mut Manifest, nullable: bool) {
             name: name.clone(),
             column_type: ColumnType::Text,
             nullable,
-            role: Role::None,
+            role: DeclaredRole::None,
             doc: String::new(),
             hints: Vec::new(),
         });

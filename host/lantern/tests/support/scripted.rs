@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 use lantern_model::batch::{Outcome, Value};
-use lantern_model::schema::{Column, Guard, Manifest, Merge, OnConflict, Role, Table, Write};
+use lantern_model::schema::{Column, DeclaredRole, Guard, Manifest, Merge, OnConflict, Table, Write};
 
 const MARKER: &[u8] = b"scripted-script:";
 
@@ -71,11 +71,11 @@ fn add_table(script: &mut String, table: &Table) {
     {
         let null = if *nullable { "null" } else { "required" };
         let role = match role {
-            Role::None => "none",
-            Role::Time => "time",
-            Role::Entity => "entity",
-            Role::Facet => "facet",
-            Role::Measure(_) => "measure",
+            DeclaredRole::None => "none",
+            DeclaredRole::Time => "time",
+            DeclaredRole::Entity => "entity",
+            DeclaredRole::Facet => "facet",
+            DeclaredRole::Measure(_) => "measure",
         };
         writeln!(script, "column {name} {column_type} {null} {role}").unwrap();
     }

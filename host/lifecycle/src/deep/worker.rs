@@ -64,13 +64,13 @@ impl Worker {
         digest: &str,
         span: (u64, u64),
         batch: Vec<Delivery>,
-        letters: &BTreeMap<u64, DeadLetterState>,
+        dead_letters: &BTreeMap<u64, DeadLetterState>,
     ) -> Result<RangeResult, DeepError> {
-        let (outcomes, unknown) = self.project_batch(source, digest, &batch, letters)?;
+        let (outcomes, unknown) = self.project_batch(source, digest, &batch, dead_letters)?;
         let mut result = RangeResult::default();
         result.counts.messages = batch.len() as u64;
         let present: BTreeSet<u64> = batch.iter().map(|delivery| delivery.sequence).collect();
-        for (sequence, _) in letters
+        for (sequence, _) in dead_letters
             .iter()
             .filter(|(_, state)| **state == DeadLetterState::Erased)
         {
@@ -125,12 +125,12 @@ impl Worker {
         source: &str,
         digest: &str,
         batch: &[Delivery],
-        letters: &BTreeMap<u64, DeadLetterState>,
+        dead_letters: &BTreeMap<u64, DeadLetterState>,
     ) -> Result<(Outcomes, BTreeSet<u64>), DeepError> {
         let mut by_version: BTreeMap<&str, Vec<Delivery>> = BTreeMap::new();
         let mut unknown = BTreeSet::new();
         for delivery in batch {
-            let version = match letters.get(&delivery.sequence) {
+            let version = match dead_letters.get(&delivery.sequence) {
                 Some(DeadLetterState::Dead | DeadLetterState::Erased) => continue,
                 Some(DeadLetterState::ResolvedBy(version)) => version.as_str(),
                 None => digest,

@@ -47,7 +47,7 @@ impl Inner {
                 id.0
             )));
         }
-        let scopes = self.scopes(&version, &request).await?;
+        let scopes = self.replay_ranges(&version, &request).await?;
         self.check_coverage(&version, &scopes, &request).await?;
         let options = StoredOptions {
             request,
@@ -77,7 +77,7 @@ impl Inner {
 
     /// The replay range of each stream of the version: what the stream still holds, up to the checkpoint, and not
     /// before the requested start.
-    async fn scopes(
+    async fn replay_ranges(
         &self,
         version: &LoadedVersion,
         request: &RebuildRequest,

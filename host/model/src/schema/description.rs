@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Column, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Role, Source, Table, Write};
+use super::{
+    Column, ColumnType, DeclaredRole, Guard, Index, Manifest, Merge, OnConflict, Source, Table, Write,
+};
 
 /// The complete description of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -337,11 +339,11 @@ impl From<&Table> for TableDescription {
 impl From<&Column> for ColumnDescription {
     fn from(column: &Column) -> Self {
         let (role, unit) = match &column.role {
-            Role::None => (None, None),
-            Role::Time => (Some(ColumnRole::Time), None),
-            Role::Entity => (Some(ColumnRole::Entity), None),
-            Role::Facet => (Some(ColumnRole::Facet), None),
-            Role::Measure(unit) => (
+            DeclaredRole::None => (None, None),
+            DeclaredRole::Time => (Some(ColumnRole::Time), None),
+            DeclaredRole::Entity => (Some(ColumnRole::Entity), None),
+            DeclaredRole::Facet => (Some(ColumnRole::Facet), None),
+            DeclaredRole::Measure(unit) => (
                 Some(ColumnRole::Measure),
                 Some(unit.clone()).filter(|u| !u.is_empty()),
             ),
@@ -388,9 +390,9 @@ mod tests {
             name: TableName::parse("t").unwrap(),
             doc: "A table.".into(),
             columns: vec![
-                column("at", ColumnType::Timestamp, Role::Time),
-                column("used", ColumnType::Integer, Role::Measure("By".into())),
-                column("note", ColumnType::Json, Role::None),
+                column("at", ColumnType::Timestamp, DeclaredRole::Time),
+                column("used", ColumnType::Integer, DeclaredRole::Measure("By".into())),
+                column("note", ColumnType::Json, DeclaredRole::None),
             ],
             primary_key: vec![name("at")],
             indexes: vec![Index {

@@ -4,7 +4,7 @@
 //! The check sees the row that a plugin returned. An update can combine its values with those of the stored row, which an
 //! earlier message wrote; then each value may take its share of the limit, so that every combination fits.
 
-use super::{ColumnName, Merge, OnConflict, Role, Table, Write};
+use super::{ColumnName, DeclaredRole, Merge, OnConflict, Table, Write};
 use crate::batch::{Row, Value};
 use crate::limits::{KEY_BYTES_MAX, KEY_COLUMN_BYTES, KEY_FIXED_VALUE_BYTES};
 
@@ -108,7 +108,7 @@ fn indexed(table: &Table) -> Vec<Vec<&ColumnName>> {
     let declared = table.indexes.iter().map(|index| &index.columns);
     let declared = std::iter::once(&table.primary_key).chain(declared);
     let time = table.time_column().map(|column| &column.name);
-    let has_role = |role: &Role| matches!(role, Role::Entity | Role::Facet);
+    let has_role = |role: &DeclaredRole| matches!(role, DeclaredRole::Entity | DeclaredRole::Facet);
     let filters = table
         .columns
         .iter()
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn columns_with_a_role_count_as_indexes() {
-        for role in [Role::Entity, Role::Facet] {
+        for role in [DeclaredRole::Entity, DeclaredRole::Facet] {
             let by_role = manifest(|raw| raw.tables[0].columns[3].role = role);
             check(&by_role, [1, 2_600, 9_000], Ok(()));
             check(
@@ -259,8 +259,8 @@ mod tests {
             );
         }
         let by_time = manifest(|raw| {
-            raw.tables[0].columns[2].role = Role::Time;
-            raw.tables[0].columns[3].role = Role::Facet;
+            raw.tables[0].columns[2].role = DeclaredRole::Time;
+            raw.tables[0].columns[3].role = DeclaredRole::Facet;
         });
         check(&by_time, [1, 2_584, 0], Ok(()));
         check(

@@ -9,8 +9,8 @@ use super::super::log::{ERROR_BYTES_MAX, LogLevel};
 use super::Shape;
 use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Row, Timestamp, Value, clean_text};
 use lantern_model::schema::{
-    ColumnType, Merge, Origin, RawColumn, RawGuard, RawIndex, RawManifest, RawOnConflict, RawSource,
-    RawTable, RawWrite, Role,
+    ColumnType, DeclaredRole, Merge, Origin, RawColumn, RawGuard, RawIndex, RawManifest, RawOnConflict,
+    RawSource, RawTable, RawWrite,
 };
 
 #[allow(missing_docs, reason = "the contract in wit/ documents these items")]
@@ -248,11 +248,11 @@ impl From<wit::Column> for RawColumn {
             wit::ColumnType::Json => ColumnType::Json,
         };
         let role = match role {
-            wit::Role::None => Role::None,
-            wit::Role::Time => Role::Time,
-            wit::Role::Entity => Role::Entity,
-            wit::Role::Facet => Role::Facet,
-            wit::Role::Measure(unit) => Role::Measure(unit),
+            wit::Role::None => DeclaredRole::None,
+            wit::Role::Time => DeclaredRole::Time,
+            wit::Role::Entity => DeclaredRole::Entity,
+            wit::Role::Facet => DeclaredRole::Facet,
+            wit::Role::Measure(unit) => DeclaredRole::Measure(unit),
         };
         Self {
             name,

@@ -8,7 +8,7 @@ use super::super::guest_state::GuestState;
 use super::super::log::LogLevel;
 use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Row, Value};
 use lantern_model::schema::{
-    ColumnType, Origin, RawColumn, RawManifest, RawOnConflict, RawSource, RawTable, RawWrite, Role,
+    ColumnType, DeclaredRole, Origin, RawColumn, RawManifest, RawOnConflict, RawSource, RawTable, RawWrite,
 };
 
 mod generated {
@@ -40,7 +40,7 @@ pub(super) fn describe(guest: &Guest, store: &mut Store<GuestState>) -> Result<R
         name: described.column.clone(),
         column_type: ColumnType::Integer,
         nullable: false,
-        role: Role::None,
+        role: DeclaredRole::None,
         doc: String::new(),
         hints: Vec::new(),
     };

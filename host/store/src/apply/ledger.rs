@@ -2,7 +2,7 @@
 
 use crate::sql::{Connection, OptionalExtension, params};
 
-use crate::commit::{Commit, Counts, Gap, OriginId};
+use crate::commit::{Commit, Counts, NewGap, OriginId};
 use crate::values::to_sql;
 use lantern_model::batch::Timestamp;
 
@@ -11,7 +11,7 @@ use lantern_model::batch::Timestamp;
 pub(super) fn write_gap(
     connection: &Connection,
     origin: OriginId,
-    gap: &Gap,
+    gap: &NewGap,
     now: Timestamp,
 ) -> Result<(), crate::sql::Error> {
     let extended = connection

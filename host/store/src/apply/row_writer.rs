@@ -43,7 +43,7 @@ impl<'a> RowWriter<'a> {
             Err(error) if error.is_caused_by_data() => {
                 connection.execute_batch("ROLLBACK TO message")?;
                 *self.effects() = before;
-                let rejection = Rejection::new(RejectionClass::Constraint, &refusal_reason(&error));
+                let rejection = Rejection::new(RejectionClass::Constraint, &rejection_reason(&error));
                 let reason = rejection.reason.clone();
                 entry.outcome = Outcome::Reject(rejection);
                 Some(reason)
@@ -72,7 +72,7 @@ impl<'a> RowWriter<'a> {
 
 /// The reason of a dead letter whose rows the database rejected. The host checks rows against the types of their
 /// columns before it writes them, so only a merged value can have a wrong type: a sum outside the range of its column.
-fn refusal_reason(error: &Error) -> String {
+fn rejection_reason(error: &Error) -> String {
     if error.kind() == Kind::OutOfRange {
         return format!(
             "a sum is outside the range of its column (whole numbers: 64 bits; reals: finite): {error}"

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::sql::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::screen::{digest, ensure_key, insert_letter, wipe_letter};
+use super::screen::{digest, ensure_key, insert_forgotten_dead_letter, wipe_dead_letter};
 use super::search::{siblings, targets};
 use super::{Erased, Erasure, ForgetError, ForgetQuery, OutstandingMessage, StoredMessage};
 use crate::anchors;
@@ -208,7 +208,7 @@ impl Work<'_> {
                 let Some(version) = self.count_as_dead(place, rows > 0)? else {
                     return Ok(());
                 };
-                insert_letter(
+                insert_forgotten_dead_letter(
                     self.transaction,
                     origin,
                     version,
@@ -222,7 +222,7 @@ impl Work<'_> {
                 if state == "resolved" {
                     self.count_as_dead(place, rows > 0)?;
                 }
-                wipe_letter(self.transaction, origin, place.sequence, self.now)?;
+                wipe_dead_letter(self.transaction, origin, place.sequence, self.now)?;
                 self.done.dead_letters += 1;
             }
         }

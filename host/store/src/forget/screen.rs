@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use rusqlite::types::ValueRef;
 use sha2::Sha256;
 
-use crate::commit::{Commit, Entry, Gap, OriginId, VersionId};
+use crate::commit::{Commit, Entry, NewGap, OriginId, VersionId};
 use crate::values::stored;
 use crate::values::{from_sql, to_sql};
 use lantern_model::batch::{Outcome, Timestamp, Value};
@@ -201,7 +201,7 @@ pub(crate) struct Screen {
     /// Erased messages of the stream, by sequence, with the broker's times.
     stored: BTreeMap<u64, BTreeSet<i64>>,
     /// Messages of the history whose dead letters say that they were erased.
-    letters: BTreeMap<u64, i64>,
+    dead_letters: BTreeMap<u64, i64>,
     values: ForgottenValues,
 }
 
@@ -230,8 +230,9 @@ impl Screen {
             "SELECT sequence, published_ns FROM _lantern_dead_letter
              WHERE origin = ?1 AND sequence > ?2 AND sequence <= ?3 AND state = 'forgotten'",
         )?;
-        let letters = statement.query_map(stretch, |row| Ok((row.get(0).map(from_sql)?, row.get(1)?)))?;
-        screen.letters = letters.collect::<Result<_, _>>()?;
+        let dead_letters =
+            statement.query_map(stretch, |row| Ok((row.get(0).map(from_sql)?, row.get(1)?)))?;
+        screen.dead_letters = dead_letters.collect::<Result<_, _>>()?;
         let times = entries.iter().map(|entry| entry.delivery.published_ns);
         if let Some(from_ns) = times.min() {
             screen.values = ForgottenValues::load(connection, plugin, from_ns)?;
@@ -249,7 +250,7 @@ impl Screen {
         entries: &mut [Entry],
         now: Timestamp,
     ) -> Result<(), crate::sql::Error> {
-        if self.stored.is_empty() && self.letters.is_empty() && self.values.is_empty() {
+        if self.stored.is_empty() && self.dead_letters.is_empty() && self.values.is_empty() {
             return Ok(());
         }
         for entry in entries.iter_mut() {
@@ -265,7 +266,7 @@ impl Screen {
     }
 
     fn is_erased(&self, sequence: u64, published_ns: i64) -> bool {
-        self.letters.contains_key(&sequence)
+        self.dead_letters.contains_key(&sequence)
             || self
                 .stored
                 .get(&sequence)
@@ -274,7 +275,7 @@ impl Screen {
 
     /// Erased messages that are gone from the stream and count as messages all the same, with their times: those of a
     /// rebuild whose dead letters say so (`known`), and others in a gap that is all of the source's.
-    fn gone(&self, entries: &[Entry], gaps: &[Gap], known: bool) -> BTreeMap<u64, i64> {
+    fn gone(&self, entries: &[Entry], gaps: &[NewGap], known: bool) -> BTreeMap<u64, i64> {
         let there: BTreeSet<u64> = entries.iter().map(|entry| entry.delivery.sequence).collect();
         let exact = |sequence: u64| {
             let mut gaps = gaps.iter();
@@ -284,7 +285,7 @@ impl Screen {
         let stored = self.stored.iter().filter(|(sequence, _)| exact(**sequence));
         let mut gone: BTreeMap<u64, i64> = stored.map(|(sequence, times)| (*sequence, time(times))).collect();
         if known {
-            gone.extend(&self.letters);
+            gone.extend(&self.dead_letters);
         }
         gone.retain(|sequence, _| !there.contains(sequence));
         gone
@@ -310,13 +311,13 @@ fn record_message(
 }
 
 /// The gaps without the sequences of erased messages.
-fn without(gaps: &[Gap], erased: &BTreeMap<u64, i64>) -> Vec<Gap> {
+fn without(gaps: &[NewGap], erased: &BTreeMap<u64, i64>) -> Vec<NewGap> {
     let mut parts = Vec::new();
     for gap in gaps {
         let mut first = gap.first;
         for (&sequence, _) in erased.range(gap.first..=gap.last) {
             if sequence > first {
-                parts.push(Gap {
+                parts.push(NewGap {
                     first,
                     last: sequence - 1,
                     ..gap.clone()
@@ -325,14 +326,14 @@ fn without(gaps: &[Gap], erased: &BTreeMap<u64, i64>) -> Vec<Gap> {
             first = sequence + 1;
         }
         if first <= gap.last {
-            parts.push(Gap { first, ..gap.clone() });
+            parts.push(NewGap { first, ..gap.clone() });
         }
     }
     parts
 }
 
 /// The dead letter of an erased message: where it stood and when, and nothing of what it said.
-pub(crate) fn insert_letter(
+pub(crate) fn insert_forgotten_dead_letter(
     connection: &Connection,
     origin: OriginId,
     version: VersionId,
@@ -358,7 +359,7 @@ pub(crate) fn insert_letter(
 }
 
 /// Removes everything that the message said from its dead letter.
-pub(crate) fn wipe_letter(
+pub(crate) fn wipe_dead_letter(
     connection: &Connection,
     origin: OriginId,
     sequence: u64,
@@ -385,13 +386,13 @@ mod tests {
 
     #[test]
     fn erased_messages_are_cut_out_of_gaps() {
-        let gap = |first, last| Gap {
+        let gap = |first, last| NewGap {
             first,
             last,
             exact: true,
             reason: "gone".into(),
         };
-        let cut = |gaps: &[Gap], erased: &[u64]| -> Vec<(u64, u64)> {
+        let cut = |gaps: &[NewGap], erased: &[u64]| -> Vec<(u64, u64)> {
             let parts = without(gaps, &erased.iter().map(|sequence| (*sequence, 0)).collect());
             parts.iter().map(|gap| (gap.first, gap.last)).collect()
         };

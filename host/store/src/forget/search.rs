@@ -130,9 +130,9 @@ pub(super) fn survey(connection: &Connection, query: &ForgetQuery) -> Result<For
         });
     }
     if query.dead_letters {
-        let letters = mentioning(connection, query, &targets)?;
-        survey.dead_letters = letters.len() as u64;
-        messages.extend(letters);
+        let dead_letters = mentioning(connection, query, &targets)?;
+        survey.dead_letters = dead_letters.len() as u64;
+        messages.extend(dead_letters);
     }
     if messages.len() > SURVEY_MESSAGES_MAX {
         return Err(ForgetError::TooMany);

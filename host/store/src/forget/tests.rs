@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::check::check;
-use crate::commit::{Commit, Entry, Gap};
+use crate::commit::{Commit, Entry, NewGap};
 use crate::testing::{Scene, entry, note, order};
 use lantern_model::batch::{Outcome, Row, Value};
 
@@ -45,13 +45,13 @@ fn sound(scene: &Scene) {
     assert_eq!(report.problems, [], "{report:?}");
 }
 
-const LETTERS: &str =
+const DEAD_LETTERS: &str =
     "SELECT sequence, state, class, subject, headers, payload FROM _lantern_dead_letter ORDER BY sequence";
 const COUNTS: &str =
     "SELECT messages, projected, skipped, dead, missing, rows, inserted FROM _lantern_ledger";
 
 /// A batch with these messages, whose last one ends it.
-fn batch(scene: &Scene, entries: Vec<Entry>, gaps: Vec<Gap>) -> Commit {
+fn batch(scene: &Scene, entries: Vec<Entry>, gaps: Vec<NewGap>) -> Commit {
     let mut commit = scene.batch(0, Vec::new());
     commit.through.sequence = entries.last().unwrap().delivery.sequence;
     commit.entries = entries;
@@ -83,7 +83,7 @@ async fn rows_go_with_their_message_and_the_ledger_counts_it_as_dead() {
         assert_eq!(erased.rows.values().sum::<u64>(), if repeated { 0 } else { 2 });
         assert_eq!(scene.query("SELECT id FROM orders ORDER BY id"), "bob; cat");
         assert_eq!(scene.query("SELECT count(*) FROM notes"), "0");
-        assert_eq!(scene.query(LETTERS), "2 forgotten forgotten  [] 0 bytes");
+        assert_eq!(scene.query(DEAD_LETTERS), "2 forgotten forgotten  [] 0 bytes");
         assert_eq!(scene.query(COUNTS), "4 2 1 1 0 2 2");
         sound(&scene);
     }
@@ -101,7 +101,7 @@ async fn a_message_that_was_not_read_yet_is_no_gap_when_it_is_erased() {
     for sequence in [2, 5] {
         scene.store.erase(vec![by_stream(sequence)]).await.unwrap();
     }
-    let gap = |first, last| Gap {
+    let gap = |first, last| NewGap {
         first,
         last,
         exact: true,
@@ -122,7 +122,7 @@ async fn a_message_that_was_not_read_yet_is_no_gap_when_it_is_erased() {
         "4 4"
     );
     assert_eq!(
-        scene.query(LETTERS),
+        scene.query(DEAD_LETTERS),
         "2 forgotten forgotten  [] 0 bytes; 5 forgotten forgotten  [] 0 bytes"
     );
     sound(&scene);
@@ -147,7 +147,7 @@ async fn an_erased_value_is_rejected_in_older_messages_and_accepted_in_newer_one
         scene.query("SELECT id, _sequence FROM orders ORDER BY _sequence"),
         "bob 1; ann 3"
     );
-    assert_eq!(scene.query(LETTERS), "2 forgotten forgotten  [] 0 bytes");
+    assert_eq!(scene.query(DEAD_LETTERS), "2 forgotten forgotten  [] 0 bytes");
     let outstanding = scene.store.outstanding_messages(None, 9).await.unwrap();
     assert_eq!(outstanding[0].sequence, 2);
     let stored = scene.query("SELECT hex(digest) FROM _lantern_forgotten_value");

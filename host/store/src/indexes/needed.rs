@@ -34,11 +34,11 @@ fn wanted(table: &TableDescription, has_segments: bool) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lantern_model::schema::{Column, ColumnName, ColumnType, Index, Role, Table, TableName};
+    use lantern_model::schema::{Column, ColumnName, ColumnType, DeclaredRole, Index, Table, TableName};
 
-    fn table(columns: &[(&str, Role, ColumnType)], indexes: &[&[&str]]) -> TableDescription {
+    fn table(columns: &[(&str, DeclaredRole, ColumnType)], indexes: &[&[&str]]) -> TableDescription {
         let name = |name: &str| ColumnName::parse(name).unwrap();
-        let column = |(at, role, column_type): &(&str, Role, ColumnType)| Column {
+        let column = |(at, role, column_type): &(&str, DeclaredRole, ColumnType)| Column {
             name: name(at),
             column_type: *column_type,
             nullable: true,
@@ -65,11 +65,11 @@ mod tests {
     fn a_table_needs_an_index_for_each_role_that_no_declared_one_serves() {
         use ColumnType::{Json, Text, Timestamp};
         let columns = [
-            ("kind", Role::Facet, Text),
-            ("at", Role::Time, Timestamp),
-            ("pc", Role::Entity, Text),
-            ("tags", Role::Facet, Json),
-            ("note", Role::None, Text),
+            ("kind", DeclaredRole::Facet, Text),
+            ("at", DeclaredRole::Time, Timestamp),
+            ("pc", DeclaredRole::Entity, Text),
+            ("tags", DeclaredRole::Facet, Json),
+            ("note", DeclaredRole::None, Text),
         ];
         assert_eq!(
             needed(&table(&columns, &[]), false),
@@ -85,7 +85,7 @@ mod tests {
         let names: Vec<String> = (0..30).map(|number| format!("f{number}")).collect();
         let many: Vec<_> = names
             .iter()
-            .map(|name| (name.as_str(), Role::Facet, Text))
+            .map(|name| (name.as_str(), DeclaredRole::Facet, Text))
             .collect();
         assert_eq!(needed(&table(&many, &[]), false).len(), ROLE_INDEXES_MAX);
     }

@@ -5,12 +5,12 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use super::connections::Row;
-use super::records::{LETTER_MATCHES, letter_arguments};
+use super::records::{DEAD_LETTER_MATCHES, dead_letter_arguments};
 use super::{DeadLetterFilter, ReadError, Reader};
 use lantern_model::batch::Timestamp;
 
 /// Dead letters that are scanned, the newest first: twice as many as may be open in one source by default.
-const LETTERS_MAX: usize = 200_000;
+const DEAD_LETTERS_MAX: usize = 200_000;
 
 /// Longest returned reason, in bytes; a star replaces the rest.
 const REASON_BYTES_MAX: usize = 300;
@@ -31,7 +31,7 @@ pub struct DeadLetterGroup {
     /// The class of their reasons.
     pub class: String,
     /// The number of dead letters.
-    pub letters: u64,
+    pub dead_letters: u64,
     /// The most frequent first, at most [`REASONS_MAX`].
     pub reasons: Vec<DeadLetterReason>,
     /// The number of omitted reasons.
@@ -44,7 +44,7 @@ pub struct DeadLetterReason {
     /// The reason with `*` in place of what differs. A [`DeadLetterFilter`] accepts it.
     pub like: String,
     /// The number of dead letters.
-    pub letters: u64,
+    pub dead_letters: u64,
     /// The last attempt among them.
     pub last_at: Timestamp,
 }
@@ -53,7 +53,7 @@ pub struct DeadLetterReason {
 struct Same {
     group: (String, String, String),
     reason: String,
-    letters: u64,
+    dead_letters: u64,
     last_at: Timestamp,
 }
 
@@ -63,33 +63,33 @@ impl Reader {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn letter_groups(
+    pub async fn dead_letter_groups(
         &self,
         filter: &DeadLetterFilter,
     ) -> Result<(Vec<DeadLetterGroup>, bool), ReadError> {
         let sql = format!(
             "SELECT o.plugin, o.source, d.class, d.reason, d.last_at \
              FROM _lantern_dead_letter AS d JOIN _lantern_origin AS o ON o.id = d.origin \
-             WHERE {LETTER_MATCHES} ORDER BY d.id DESC LIMIT ?9"
+             WHERE {DEAD_LETTER_MATCHES} ORDER BY d.id DESC LIMIT ?9"
         );
-        let mut arguments = letter_arguments(filter, None);
-        arguments.push((LETTERS_MAX as i64).into());
+        let mut arguments = dead_letter_arguments(filter, None);
+        arguments.push((DEAD_LETTERS_MAX as i64).into());
         let (mut found, mut bytes) = (Found::new(), 0);
         // Counted here and not by SQLite, which would keep every reason in memory before it returns the first.
         let read = self
-            .fetch_sized(&sql, arguments, LETTERS_MAX, |row| {
+            .fetch_sized(&sql, arguments, DEAD_LETTERS_MAX, |row| {
                 let size = count(&mut found, row).map_err(ReadError::Sql)?;
                 bytes += size;
                 Ok(((), size))
             })
             .await?;
-        let exact = read.len() < LETTERS_MAX && bytes < self.limits.page_bytes;
+        let exact = read.len() < DEAD_LETTERS_MAX && bytes < self.limits.page_bytes;
         let found = found
             .into_iter()
-            .map(|((group, reason), (letters, last_at))| Same {
+            .map(|((group, reason), (dead_letters, last_at))| Same {
                 group,
                 reason,
-                letters,
+                dead_letters,
                 last_at,
             });
         Ok((groups(found.collect()), exact))
@@ -106,8 +106,8 @@ fn count(found: &mut Found, row: &Row) -> Result<usize, crate::sql::Error> {
     let size = plugin.len() + reason.len();
     match found.entry(((plugin, source, class), reason)) {
         Entry::Occupied(mut known) => {
-            let (letters, newest) = known.get_mut();
-            *letters += 1;
+            let (dead_letters, newest) = known.get_mut();
+            *dead_letters += 1;
             *newest = last_at.max(*newest);
             Ok(0)
         }
@@ -127,7 +127,7 @@ fn groups(found: Vec<Same>) -> Vec<DeadLetterGroup> {
     let mut groups: Vec<DeadLetterGroup> = by_group
         .into_iter()
         .map(|((plugin, source, class), found)| {
-            let letters = found.iter().map(|same| same.letters).sum();
+            let dead_letters = found.iter().map(|same| same.dead_letters).sum();
             let mut reasons = reasons(found);
             let left_out = reasons.len().saturating_sub(REASONS_MAX) as u64;
             reasons.truncate(REASONS_MAX);
@@ -135,13 +135,13 @@ fn groups(found: Vec<Same>) -> Vec<DeadLetterGroup> {
                 plugin,
                 source,
                 class,
-                letters,
+                dead_letters,
                 reasons,
                 left_out,
             }
         })
         .collect();
-    groups.sort_by_key(|group| std::cmp::Reverse(group.letters));
+    groups.sort_by_key(|group| std::cmp::Reverse(group.dead_letters));
     groups
 }
 
@@ -153,7 +153,7 @@ fn reasons(found: Vec<Same>) -> Vec<DeadLetterReason> {
         let without_numbers = pattern(&same.reason, false);
         let reason = DeadLetterReason {
             like: cut(same.reason),
-            letters: same.letters,
+            dead_letters: same.dead_letters,
             last_at: same.last_at,
         };
         let alike = by_words.entry(without_texts).or_default();
@@ -171,7 +171,11 @@ fn reasons(found: Vec<Same>) -> Vec<DeadLetterReason> {
             reasons.extend(one.into_values());
         }
     }
-    reasons.sort_by(|a, b| b.letters.cmp(&a.letters).then_with(|| a.like.cmp(&b.like)));
+    reasons.sort_by(|a, b| {
+        b.dead_letters
+            .cmp(&a.dead_letters)
+            .then_with(|| a.like.cmp(&b.like))
+    });
     reasons
 }
 
@@ -179,7 +183,7 @@ fn reasons(found: Vec<Same>) -> Vec<DeadLetterReason> {
 fn join(reasons: &mut HashMap<String, DeadLetterReason>, key: String, reason: DeadLetterReason) {
     if let Some(one) = reasons.get_mut(&key) {
         one.like = cut(key);
-        one.letters += reason.letters;
+        one.dead_letters += reason.dead_letters;
         one.last_at = one.last_at.max(reason.last_at);
     } else {
         reasons.insert(key, reason);
@@ -246,7 +250,7 @@ mod tests {
         let same = |(index, reason)| Same {
             group: ("p".into(), "s".into(), "malformed".into()),
             reason,
-            letters: 1,
+            dead_letters: 1,
             last_at: Timestamp(i64::try_from(index).unwrap()),
         };
         reasons.into_iter().enumerate().map(same).collect()
@@ -257,7 +261,7 @@ mod tests {
         let reasons = reasons(found(given));
         let shown: Vec<_> = reasons
             .iter()
-            .map(|one| (one.like.as_str(), one.letters))
+            .map(|one| (one.like.as_str(), one.dead_letters))
             .collect();
         assert_eq!(shown, expected);
     }
@@ -302,7 +306,7 @@ mod tests {
         let word = |n: usize| ["a", "b", "c", "d", "e", "f", "g", "h"][n % 8];
         let reason = |n: usize| format!("{} {} {} {}", word(n), word(n / 8), word(n / 64), word(n / 512));
         let groups = groups(found((0..4_096).map(reason)));
-        assert_eq!((groups.len(), groups[0].letters), (1, 4_096));
+        assert_eq!((groups.len(), groups[0].dead_letters), (1, 4_096));
         assert_eq!(groups[0].reasons.len(), REASONS_MAX);
         assert_eq!(groups[0].left_out, 4_096 - REASONS_MAX as u64);
     }

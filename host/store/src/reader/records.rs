@@ -169,13 +169,13 @@ impl Reader {
         limit: u32,
         after: Option<i64>,
     ) -> Result<Page<DeadLetter>, ReadError> {
-        let sql = format!("{DEAD_LETTERS} WHERE {LETTER_MATCHES} ORDER BY d.id DESC LIMIT ?9");
-        let mut arguments = letter_arguments(filter, after);
+        let sql = format!("{DEAD_LETTERS} WHERE {DEAD_LETTER_MATCHES} ORDER BY d.id DESC LIMIT ?9");
+        let mut arguments = dead_letter_arguments(filter, after);
         arguments.push((i64::from(limit) + 1).into());
         self.page(&sql, arguments, limit, |row| {
-            let letter = dead_letter(row)?;
-            let bytes = rendered_bytes(&letter);
-            Ok((letter.id, letter, bytes))
+            let dead_letter = dead_letter(row)?;
+            let bytes = rendered_bytes(&dead_letter);
+            Ok((dead_letter.id, dead_letter, bytes))
         })
         .await
     }
@@ -236,26 +236,26 @@ impl Reader {
 }
 
 /// The approximate size of a dead letter in JSON, which contains the payload as text and in base64.
-fn rendered_bytes(letter: &DeadLetter) -> usize {
-    let headers = letter.headers.iter();
+fn rendered_bytes(dead_letter: &DeadLetter) -> usize {
+    let headers = dead_letter.headers.iter();
     let headers: usize = headers
         .map(|(name, value)| json_bytes(name.as_bytes()) + json_bytes(value.as_bytes()))
         .sum();
     let texts = [
-        letter.subject.as_bytes(),
-        letter.reason.as_bytes(),
-        &letter.payload,
+        dead_letter.subject.as_bytes(),
+        dead_letter.reason.as_bytes(),
+        &dead_letter.payload,
     ];
     let texts: usize = texts.into_iter().map(json_bytes).sum();
-    headers + texts + letter.payload.len().div_ceil(3) * 4
+    headers + texts + dead_letter.payload.len().div_ceil(3) * 4
 }
 
-/// The condition of a filter over `d` (dead letter) and `o` (origin); its parameters are those of [`letter_arguments`].
-pub(super) const LETTER_MATCHES: &str = "d.id < ?1 AND (o.plugin = ?2 OR ?2 IS NULL) \
+/// The condition of a filter over `d` (dead letter) and `o` (origin); its parameters are those of [`dead_letter_arguments`].
+pub(super) const DEAD_LETTER_MATCHES: &str = "d.id < ?1 AND (o.plugin = ?2 OR ?2 IS NULL) \
      AND (o.source = ?3 OR ?3 IS NULL) AND (d.class = ?4 OR ?4 IS NULL) AND (d.state = ?5 OR ?5 IS NULL) \
      AND (glob(?6, d.reason) OR ?6 IS NULL) AND (d.first_at >= ?7 OR ?7 IS NULL) AND (d.first_at < ?8 OR ?8 IS NULL)";
 
-pub(super) fn letter_arguments(filter: &DeadLetterFilter, after: Option<i64>) -> Vec<Value> {
+pub(super) fn dead_letter_arguments(filter: &DeadLetterFilter, after: Option<i64>) -> Vec<Value> {
     let mut arguments = source_arguments(&filter.source, after);
     arguments.push(filter.class.clone().into());
     arguments.push(filter.state.clone().into());

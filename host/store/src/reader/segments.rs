@@ -29,7 +29,7 @@ use crate::values::stored;
 pub(super) use counts::OverTime;
 use lantern_model::batch::{Timestamp, Value};
 pub(super) use zones::{Costs, Segment, Span, Zone, costs};
-use zones::{Matches, Scope, SegmentMatches, zones};
+use zones::{Matches, SegmentMatches, SummaryFilter, zones};
 
 /// Facets list the same values, whether they are counted from summaries or from rows.
 const _: () = assert!(VALUE_BYTES_MAX == FACET_BYTES_MAX);
@@ -161,9 +161,9 @@ impl<'a> Summaries<'a> {
             Some(few) => self.some_segments(few.keys().copied())?,
             None => self.all_segments()?,
         };
-        let scope = Scope {
+        let scope = SummaryFilter {
             is_narrower: selection.search.is_some() || choices.len() < selection.conditions.len(),
-            ..scope(selection)
+            ..summary_filter(selection)
         };
         Ok(zones(segments, &choices, scope))
     }
@@ -270,7 +270,7 @@ impl<'a> Summaries<'a> {
         Ok(match Lead::to_count(self.shape, selection) {
             Lead::Key | Lead::Choice(_) => false,
             Lead::Order if selection.has_range() => {
-                let in_range = zones::rows_in_range(&self.all_segments()?, scope(selection));
+                let in_range = zones::rows_in_range(&self.all_segments()?, summary_filter(selection));
                 rows as f64 <= index * in_range
             }
             Lead::Order => true,
@@ -314,9 +314,9 @@ fn json_list(numbers: impl IntoIterator<Item = i64>) -> String {
 }
 
 /// The range of time of a selection.
-fn scope(selection: &Selection) -> Scope {
+fn summary_filter(selection: &Selection) -> SummaryFilter {
     let time = |time: Timestamp| time.0;
-    Scope {
+    SummaryFilter {
         from: selection.from.map(time),
         to: selection.to.map(time),
         is_narrower: false,

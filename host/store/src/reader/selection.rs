@@ -5,7 +5,7 @@ use super::bound::Bound;
 use super::search_function::{MATCHES, PreparedSearch};
 use super::shape::Shape;
 use super::text::CONTAINS;
-use crate::search::{Scope, SearchQuery, Term};
+use crate::search::{SearchQuery, Term, TermColumn};
 use crate::statement::quote;
 use lantern_model::batch::{Timestamp, Value};
 use lantern_model::schema::ColumnType;
@@ -353,7 +353,7 @@ pub(super) fn all(conditions: &[String]) -> String {
 /// The condition that the row with the alias `t` matches a search.
 fn search_condition(shape: &Shape, query: &SearchQuery, bound: &mut Bound) -> String {
     let columns: Vec<usize> = shape.searched().collect();
-    let argument = |scope: &Scope| Scope {
+    let argument = |scope: &TermColumn| TermColumn {
         // A term whose column is not read matches nothing.
         column: columns
             .iter()

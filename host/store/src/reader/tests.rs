@@ -155,19 +155,22 @@ async fn dead_letters_are_grouped_within_the_bytes_of_a_page() {
             ..ReadLimits::default()
         };
         let reader = Reader::open_with(&path, limits).await.unwrap();
-        let (groups, exact) = reader.letter_groups(&DeadLetterFilter::default()).await.unwrap();
-        (groups[0].letters, groups[0].reasons[0].clone(), exact)
+        let (groups, exact) = reader
+            .dead_letter_groups(&DeadLetterFilter::default())
+            .await
+            .unwrap();
+        (groups[0].dead_letters, groups[0].reasons[0].clone(), exact)
     };
-    let (letters, first, exact) = of(1 << 20).await;
-    assert_eq!((letters, exact), (1_000, true));
+    let (dead_letters, first, exact) = of(1 << 20).await;
+    assert_eq!((dead_letters, exact), (1_000, true));
     assert_eq!(
-        (first.like.as_str(), first.letters, first.last_at),
+        (first.like.as_str(), first.dead_letters, first.last_at),
         ("one", 900, Timestamp(1_000))
     );
     // A repeated reason adds no bytes: all of "one", and the newest few of the others.
-    let (letters, first, exact) = of(1_000).await;
-    assert_eq!((first.letters, exact), (900, false));
-    assert!((901..920).contains(&letters), "{letters}");
+    let (dead_letters, first, exact) = of(1_000).await;
+    assert_eq!((first.dead_letters, exact), (900, false));
+    assert!((901..920).contains(&dead_letters), "{dead_letters}");
 }
 
 #[tokio::test]

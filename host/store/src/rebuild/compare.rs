@@ -150,7 +150,7 @@ impl Comparison {
     ) -> Result<(), crate::sql::Error> {
         let began = Instant::now();
         for table in &mut self.tables {
-            let mut reading = Reading::prepare(connection, table)?;
+            let mut reading = ChunkReader::prepare(connection, table)?;
             while reading.step()? {
                 if time.is_some_and(|time| began.elapsed() >= time) {
                     return Ok(());
@@ -276,14 +276,14 @@ impl TableSums {
 }
 
 /// Reads the chunks of one table.
-struct Reading<'a> {
+struct ChunkReader<'a> {
     table: &'a mut TableSums,
     sums: crate::sql::Statement<'a>,
     /// Finds the next row.
     rows: crate::sql::Statement<'a>,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> ChunkReader<'a> {
     fn prepare(connection: &'a Connection, table: &'a mut TableSums) -> Result<Self, crate::sql::Error> {
         let sums = connection.prepare(&table.statement)?;
         let rows = connection.prepare(&format!(

@@ -136,7 +136,7 @@ pub(super) fn adopt_history(
             scope.source
         )));
     }
-    let erased = adopt_letters(transaction, scope, new, version)?;
+    let erased = adopt_dead_letters(transaction, scope, new, version)?;
     let still_missing = adopt_gaps(transaction, scope, new, end)?;
     transaction.execute(
         "UPDATE _lantern_ledger SET origin = ?1 WHERE origin = ?2",
@@ -167,7 +167,7 @@ pub(super) fn adopt_history(
 /// Dead letters of messages that were read again: a discarded one stays discarded, and one whose message was now
 /// projected is resolved by the version that projected it. Returns how many dead
 /// letters of erased messages the rebuild did not read.
-fn adopt_letters(
+fn adopt_dead_letters(
     transaction: &Transaction<'_>,
     scope: &ReplayRange,
     new: i64,

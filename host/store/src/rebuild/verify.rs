@@ -149,14 +149,14 @@ pub(super) fn verify(
             fingerprint: fingerprint(connection, request.id, plugin)?,
         },
     };
-    let mut same_letters = true;
+    let mut same_dead_letters = true;
     for (scope, available) in request.scopes.iter().zip(&request.available) {
         work.messages(scope, *available)?;
-        same_letters &= work.same_letters(scope)?;
+        same_dead_letters &= work.same_dead_letters(scope)?;
         work.rejected_messages(scope)?;
-        work.letters_with_kept_rows(scope)?;
+        work.dead_letters_with_kept_rows(scope)?;
     }
-    let comparable = same_letters && are_of_version(&work.histories, &request.scopes, &request.digest);
+    let comparable = same_dead_letters && are_of_version(&work.histories, &request.scopes, &request.digest);
     work.tables(comparable)?;
     Ok(work.found)
 }
@@ -237,7 +237,7 @@ impl Check<'_> {
     }
 
     /// Whether exactly the same messages are dead letters as before, and none of them has become rows since.
-    fn same_letters(&self, scope: &ReplayRange) -> Result<bool, crate::sql::Error> {
+    fn same_dead_letters(&self, scope: &ReplayRange) -> Result<bool, crate::sql::Error> {
         let Some(origin) = self.rebuilt_origin(scope)? else {
             return Ok(false);
         };
@@ -277,7 +277,7 @@ impl Check<'_> {
 
     /// A table that remains although the new version does not declare it keeps the rows of all messages; a message that
     /// the new version rejects would have both rows and a dead letter.
-    fn letters_with_kept_rows(&mut self, scope: &ReplayRange) -> Result<(), crate::sql::Error> {
+    fn dead_letters_with_kept_rows(&mut self, scope: &ReplayRange) -> Result<(), crate::sql::Error> {
         let Some(origin) = self.rebuilt_origin(scope)? else {
             return Ok(());
         };

@@ -184,17 +184,17 @@ impl EpochReader<'_> {
 
     /// What sequences left that are no longer in the stream.
     fn left(&self, first: u64, last: u64) -> Result<Known, crate::sql::Error> {
-        const LETTERS: &str =
+        const DEAD_LETTERS: &str =
             "SELECT sequence AS s FROM _lantern_dead_letter WHERE origin = ?1 AND sequence BETWEEN ?2 AND ?3";
         let mut parts = self.rows_between();
-        parts.push(LETTERS.to_owned());
+        parts.push(DEAD_LETTERS.to_owned());
         let anything = format!("SELECT count(DISTINCT s) FROM ({})", parts.join(" UNION ALL "));
         let messages = self.number(&anything, first, last)?;
         if messages == 0 {
             return Ok(Known::default());
         }
         let (with_rows, rows) = self.rows(first, last)?;
-        let dead = format!("SELECT count(*) FROM ({LETTERS} AND state <> 'resolved')");
+        let dead = format!("SELECT count(*) FROM ({DEAD_LETTERS} AND state <> 'resolved')");
         Ok(Known {
             messages,
             with_rows,

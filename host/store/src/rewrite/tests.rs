@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::testing::{Scene, adoption, entry, first_epoch, orders};
-use crate::{Activation, Commit, Gap, Mark, OpenDeadLetterFilter, StoreConfig, check};
+use crate::{Activation, Commit, Mark, NewGap, OpenDeadLetterFilter, StoreConfig, check};
 use lantern_model::batch::{Rejection, RejectionClass, Row, Value};
 use lantern_model::schema::{Manifest, OnConflict};
 
@@ -142,7 +142,7 @@ async fn past(dir: &std::path::Path, dice: &mut Dice, kind: Kind) -> Past {
         plugin: good.clone(),
         attached,
     };
-    letters(&scene, &bad, dice, now, outcome).await;
+    dead_letters(&scene, &bad, dice, now, outcome).await;
     if dice.roll(2) == 0 {
         let table = good.manifest.tables[0].clone();
         scene.store.maintenance().expire(table, now).await.unwrap();
@@ -163,14 +163,14 @@ fn batch(
     dice: &mut Dice,
     now: Timestamp,
     outcome: fn(&mut Dice, i64, Timestamp) -> Outcome,
-) -> (Vec<Entry>, Vec<Gap>) {
+) -> (Vec<Entry>, Vec<NewGap>) {
     let (mut entries, mut gaps) = (Vec::new(), Vec::new());
     let mut sequence = after;
     for _ in 0..1 + dice.roll(6) {
         // A message of another source, or one that is gone.
         let hole = if dice.roll(4) == 0 { 1 + dice.roll(3) } else { 0 };
         if hole > 0 && dice.roll(2) == 0 {
-            gaps.push(Gap {
+            gaps.push(NewGap {
                 first: sequence + 1,
                 last: sequence + hole,
                 exact: true,
@@ -183,7 +183,7 @@ fn batch(
     (entries, gaps)
 }
 
-async fn letters(
+async fn dead_letters(
     scene: &Scene,
     by: &Adopted,
     dice: &mut Dice,
@@ -195,16 +195,16 @@ async fn letters(
         .reader()
         .open_dead_letters(OpenDeadLetterFilter::default(), 0, 100)
         .await;
-    for letter in open.unwrap() {
+    for dead_letter in open.unwrap() {
         match dice.roll(3) {
             0 => {
                 let entry = Entry {
-                    delivery: letter.delivery,
+                    delivery: dead_letter.delivery,
                     outcome: outcome(dice, 2, now),
                 };
                 let retried = RetriedDeadLetter {
-                    id: letter.id,
-                    origin: letter.origin,
+                    id: dead_letter.id,
+                    origin: dead_letter.origin,
                     entry,
                 };
                 scene
@@ -216,7 +216,7 @@ async fn letters(
             }
             1 => {
                 let filter = OpenDeadLetterFilter {
-                    id: Some(letter.id),
+                    id: Some(dead_letter.id),
                     ..OpenDeadLetterFilter::default()
                 };
                 scene.store.dead_letters().discard(filter, None).await.unwrap();
@@ -361,18 +361,18 @@ async fn ignored_rows_are_counted_with_their_messages() {
 /// Dead letters that the bad version resolved are reprojected.
 async fn resolved_again(past: &Past, dice: &mut Dice, what: &str) {
     let (store, bad) = (&past.scene.store, past.bad.version);
-    let letters = store
+    let dead_letters = store
         .reader()
         .dead_letters_resolved_by(bad, 0, 100)
         .await
         .unwrap();
-    for letter in letters {
+    for dead_letter in dead_letters {
         let outcome = (past.kind.outcome)(dice, 4, Timestamp::now());
         let retried = RetriedDeadLetter {
-            id: letter.id,
-            origin: letter.origin,
+            id: dead_letter.id,
+            origin: dead_letter.origin,
             entry: Entry {
-                delivery: letter.delivery,
+                delivery: dead_letter.delivery,
                 outcome,
             },
         };

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::words::words;
+use super::words::split_words;
 
 /// Most terms of a search. Each is compared with every word of every row that is read.
 pub const TERMS_MAX: usize = 32;
@@ -22,7 +22,7 @@ pub struct SearchQuery {
 pub(crate) struct Term {
     /// Whether rows that contain it do not match.
     pub(crate) is_excluded: bool,
-    pub(crate) scope: Option<Scope>,
+    pub(crate) scope: Option<TermColumn>,
     /// At least one.
     pub(crate) words: Vec<String>,
     /// Whether the last word is only the beginning of a word.
@@ -31,7 +31,7 @@ pub(crate) struct Term {
 
 /// The texts in which a term is searched; all texts of a row without one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Scope {
+pub(crate) struct TermColumn {
     /// The position of the column.
     pub(crate) column: usize,
     /// Names of members of a JSON document, from the outermost one.
@@ -116,13 +116,13 @@ fn parse_term(piece: &str, column: &impl Fn(&str) -> Option<SearchableColumn>) -
         None => (false, piece),
     };
     let (scope, text) = match piece.split_once(':') {
-        Some((name, value)) => match parse_scope(name, column) {
+        Some((name, value)) => match parse_column(name, column) {
             Some(scope) => (Some(scope), value),
             None => (None, piece),
         },
         None => (None, piece),
     };
-    let words = words(text);
+    let words = split_words(text);
     let is_prefix = is_prefix(text);
     (!words.is_empty()).then_some(Term {
         is_excluded,
@@ -133,11 +133,11 @@ fn parse_term(piece: &str, column: &impl Fn(&str) -> Option<SearchableColumn>) -
 }
 
 /// The scope that a name before a colon denotes; none if it is not that of a column, as in `12:30`.
-fn parse_scope(name: &str, column: &impl Fn(&str) -> Option<SearchableColumn>) -> Option<Scope> {
+fn parse_column(name: &str, column: &impl Fn(&str) -> Option<SearchableColumn>) -> Option<TermColumn> {
     let mut names = name.split('.');
     let found = column(names.next()?)?;
     let members: Vec<String> = names.map(str::to_owned).collect();
-    (found.is_json || members.is_empty()).then_some(Scope {
+    (found.is_json || members.is_empty()).then_some(TermColumn {
         column: found.position,
         members,
     })
@@ -147,13 +147,13 @@ fn parse_scope(name: &str, column: &impl Fn(&str) -> Option<SearchableColumn>) -
 fn is_prefix(text: &str) -> bool {
     let text = text.trim_end_matches('"');
     match text.strip_suffix('*') {
-        Some(before) => !words(before.get(last_letter(before)..).unwrap_or_default()).is_empty(),
+        Some(before) => !split_words(before.get(last_character(before)..).unwrap_or_default()).is_empty(),
         None => false,
     }
 }
 
 /// Where the last character of a text begins.
-fn last_letter(text: &str) -> usize {
+fn last_character(text: &str) -> usize {
     text.char_indices()
         .next_back()
         .map_or(0, |(position, _)| position)

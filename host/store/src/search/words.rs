@@ -35,7 +35,7 @@ pub(crate) fn for_each_word<B>(text: &str, mut each: impl FnMut(&str) -> Control
 }
 
 /// The words of a text.
-pub(crate) fn words(text: &str) -> Vec<String> {
+pub(crate) fn split_words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let all = for_each_word(text, |word| {
         words.push(word.to_owned());
@@ -231,7 +231,7 @@ mod tests {
             ("e\u{301}te\u{301}", vec!["e\u{301}te\u{301}"]),
             ("日本語 テキスト", vec!["日本語", "テキスト"]),
         ] {
-            assert_eq!(words(text), expected, "{text}");
+            assert_eq!(split_words(text), expected, "{text}");
         }
     }
 

@@ -7,7 +7,7 @@ use crate::check::check;
 use crate::testing::{Scene, note, order, orders};
 use lantern_model::batch::{Outcome, Row, Timestamp, Value};
 use lantern_model::schema::{
-    ColumnName, ColumnType, Guard, Manifest, Merge, OnConflict, Role, TableName, UpdateRule,
+    ColumnName, ColumnType, DeclaredRole, Guard, Manifest, Merge, OnConflict, TableName, UpdateRule,
 };
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn check_reports_each_part_of_a_summary_that_does_not_match_the_rows() {
 /// The table `notes` with a facet, so that its summaries count values.
 fn notes_with_facet() -> Manifest {
     let mut manifest = orders();
-    manifest.tables[1].columns[0].role = Role::Facet;
+    manifest.tables[1].columns[0].role = DeclaredRole::Facet;
     manifest
 }
 
@@ -132,7 +132,7 @@ async fn summaries_equal_a_recount_after_random_changes() {
 }
 
 /// The table `notes` with the key (n, at) and a text column `tag`.
-fn tagged_notes(tag: Role, on_conflict: OnConflict) -> Manifest {
+fn tagged_notes(tag: DeclaredRole, on_conflict: OnConflict) -> Manifest {
     let mut manifest = orders();
     let table = &mut manifest.tables[1];
     for column in &mut table.columns {
@@ -168,13 +168,13 @@ fn tagged(n: i64, at: i64, tag: &str) -> Outcome {
 #[tokio::test]
 async fn a_version_that_begins_to_update_rows_replaces_segments_by_indexes() {
     let dir = tempfile::tempdir().unwrap();
-    let scene = Scene::of(dir.path(), tagged_notes(Role::Facet, OnConflict::Ignore)).await;
+    let scene = Scene::of(dir.path(), tagged_notes(DeclaredRole::Facet, OnConflict::Ignore)).await;
     let rows = (0..3_000).map(|n| tagged(n, n, "old")).collect();
     scene.store.commit(scene.batch(0, rows)).await.unwrap();
     assert_eq!(scene.query("SELECT sum(rows) FROM _lantern_segment"), "2047");
     scene.store.close().await;
 
-    let mut updating = tagged_notes(Role::Facet, OnConflict::Ignore);
+    let mut updating = tagged_notes(DeclaredRole::Facet, OnConflict::Ignore);
     updating.writes[2].on_conflict = update_tag(&updating);
     let scene = Scene::of(dir.path(), updating).await;
     let rows = (1_000..5_000).map(|n| tagged(n, n, "new")).collect();
@@ -197,10 +197,10 @@ async fn a_version_that_changes_facets_counts_the_stored_rows() {
     let dir = tempfile::tempdir().unwrap();
     let mut after = 0;
     for (role, counts) in [
-        (Role::None, ""),
-        (Role::Facet, "even 1536; odd 1535"),
-        (Role::None, ""),
-        (Role::Facet, "even 3584; odd 3583"),
+        (DeclaredRole::None, ""),
+        (DeclaredRole::Facet, "even 1536; odd 1535"),
+        (DeclaredRole::None, ""),
+        (DeclaredRole::Facet, "even 3584; odd 3583"),
     ] {
         let scene = Scene::of(dir.path(), tagged_notes(role, OnConflict::Ignore)).await;
         let rows = (after..after + 2_000)
@@ -222,7 +222,7 @@ async fn a_version_that_changes_facets_counts_the_stored_rows() {
 async fn a_segment_becomes_the_newest_again_when_the_rows_after_it_are_gone() {
     let day = 24 * 60 * 60 * 1_000_000;
     let dir = tempfile::tempdir().unwrap();
-    let scene = Scene::of(dir.path(), tagged_notes(Role::Facet, OnConflict::Ignore)).await;
+    let scene = Scene::of(dir.path(), tagged_notes(DeclaredRole::Facet, OnConflict::Ignore)).await;
     let rows = (0..3_000).map(|n| tagged(n, 2 * day - n, "a")).collect();
     scene.store.commit(scene.batch(0, rows)).await.unwrap();
     scene.expire_all(1, Timestamp(3 * day - 499)).await;
@@ -245,7 +245,7 @@ async fn a_segment_becomes_the_newest_again_when_the_rows_after_it_are_gone() {
 #[tokio::test]
 async fn a_database_of_an_earlier_version_is_continued() {
     let dir = tempfile::tempdir().unwrap();
-    let scene = Scene::of(dir.path(), tagged_notes(Role::Facet, OnConflict::Ignore)).await;
+    let scene = Scene::of(dir.path(), tagged_notes(DeclaredRole::Facet, OnConflict::Ignore)).await;
     let rows = (0..3_000).map(|n| tagged(n, n, "a")).collect();
     scene.store.commit(scene.batch(0, rows)).await.unwrap();
     let path = scene.store.path().unwrap().to_owned();
@@ -264,7 +264,7 @@ async fn a_database_of_an_earlier_version_is_continued() {
         .unwrap();
     drop(connection);
 
-    let scene = Scene::of(dir.path(), tagged_notes(Role::Facet, OnConflict::Ignore)).await;
+    let scene = Scene::of(dir.path(), tagged_notes(DeclaredRole::Facet, OnConflict::Ignore)).await;
     assert_eq!(check(scene.store.path().unwrap()).unwrap().problems, []);
     let rows = (3_000..4_000).map(|n| tagged(n, n, "b")).collect();
     scene.store.commit(scene.batch(3_000, rows)).await.unwrap();
@@ -279,7 +279,7 @@ async fn a_database_of_an_earlier_version_is_continued() {
 #[tokio::test]
 async fn summaries_describe_a_compacted_file_and_a_copy() {
     let dir = tempfile::tempdir().unwrap();
-    let scene = Scene::of(dir.path(), tagged_notes(Role::Facet, OnConflict::Ignore)).await;
+    let scene = Scene::of(dir.path(), tagged_notes(DeclaredRole::Facet, OnConflict::Ignore)).await;
     let rows = (0..3_000).map(|n| tagged(n, n % 5, "a")).collect();
     scene.store.commit(scene.batch(0, rows)).await.unwrap();
     scene.expire_all(1, Timestamp(24 * 60 * 60 * 1_000_000 + 2)).await;
@@ -299,7 +299,7 @@ async fn summaries_describe_a_compacted_file_and_a_copy() {
 #[tokio::test]
 async fn statements_that_find_rows_by_origin_search_segments_or_the_index() {
     let dir = tempfile::tempdir().unwrap();
-    let scene = Scene::of(dir.path(), tagged_notes(Role::Facet, OnConflict::Ignore)).await;
+    let scene = Scene::of(dir.path(), tagged_notes(DeclaredRole::Facet, OnConflict::Ignore)).await;
     let rows = (0..3_000).map(|n| tagged(n, n, "a")).collect();
     scene.store.commit(scene.batch(0, rows)).await.unwrap();
     let connection = Connection::open(scene.store.path().unwrap()).unwrap();

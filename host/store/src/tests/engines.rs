@@ -8,7 +8,8 @@ use super::*;
 use crate::reader::{RowQuery, Selection, Sort};
 use crate::testing::{Random, end_sessions, new_server_database, plugin_of};
 use lantern_model::schema::{
-    ColumnType, Manifest, Merge, RawColumn, RawGuard, RawOnConflict, RawTable, RawWrite, Role, TableName,
+    ColumnType, DeclaredRole, Manifest, Merge, RawColumn, RawGuard, RawOnConflict, RawTable, RawWrite,
+    TableName,
 };
 
 /// The columns of each table: every type and role.
@@ -22,16 +23,16 @@ fn columns() -> Vec<RawColumn> {
         hints: Vec::new(),
     };
     vec![
-        column("id", ColumnType::Text, Role::Entity),
-        column("at", ColumnType::Timestamp, Role::Time),
-        column("kind", ColumnType::Text, Role::Facet),
-        column("replaced", ColumnType::Json, Role::None),
-        column("kept", ColumnType::Blob, Role::None),
-        column("filled", ColumnType::Text, Role::None),
-        column("whole", ColumnType::Integer, Role::None),
-        column("real", ColumnType::Real, Role::None),
-        column("least", ColumnType::Integer, Role::None),
-        column("greatest", ColumnType::Text, Role::None),
+        column("id", ColumnType::Text, DeclaredRole::Entity),
+        column("at", ColumnType::Timestamp, DeclaredRole::Time),
+        column("kind", ColumnType::Text, DeclaredRole::Facet),
+        column("replaced", ColumnType::Json, DeclaredRole::None),
+        column("kept", ColumnType::Blob, DeclaredRole::None),
+        column("filled", ColumnType::Text, DeclaredRole::None),
+        column("whole", ColumnType::Integer, DeclaredRole::None),
+        column("real", ColumnType::Real, DeclaredRole::None),
+        column("least", ColumnType::Integer, DeclaredRole::None),
+        column("greatest", ColumnType::Text, DeclaredRole::None),
     ]
 }
 

@@ -8,7 +8,7 @@ async fn gaps_and_ranges_are_merged_and_add_up() {
     let scene = Scene::open(dir.path()).await;
     for (after, first) in [(0, 1), (10, 11), (20, 21)] {
         let mut batch = scene.batch(after, vec![]);
-        batch.gaps = vec![Gap {
+        batch.gaps = vec![NewGap {
             first,
             last: first + 8,
             exact: true,
@@ -19,7 +19,7 @@ async fn gaps_and_ranges_are_merged_and_add_up() {
         scene.store.commit(batch).await.expect("commit");
     }
     let mut batch = scene.batch(30, vec![]);
-    batch.gaps = vec![Gap {
+    batch.gaps = vec![NewGap {
         first: 31,
         last: 40,
         exact: true,
@@ -81,7 +81,7 @@ async fn anchors_are_kept_with_the_checkpoint_and_survive_a_gap() {
         .expect("commit");
     assert_eq!(sequences(&scene.store).await, [3, 1]);
     let mut gap = scene.batch(3, vec![]);
-    gap.gaps = vec![Gap {
+    gap.gaps = vec![NewGap {
         first: 4,
         last: 9,
         exact: true,

@@ -11,7 +11,7 @@ use lantern_authoring::guess::{Column, Content};
 use lantern_authoring::live::{self, Part};
 use lantern_authoring::sample::{self, Sample};
 use lantern_authoring::scaffold::{self, Language, NewProject, Plan, ScaffoldError};
-use lantern_model::schema::{PluginName, Role};
+use lantern_model::schema::{DeclaredRole, PluginName};
 
 /// Number of messages to read from a stream as a sample.
 const SAMPLE_MESSAGES: u64 = 200;
@@ -130,12 +130,12 @@ fn cells(column: &Column, project: &NewProject) -> Vec<String> {
     let null = if column.nullable { ", nullable" } else { "" };
     let role = match &column.role {
         _ if project.guess.key.as_ref() == Some(&column.name) => "key".to_owned(),
-        Role::None => String::new(),
-        Role::Time => "time".to_owned(),
-        Role::Entity => "entity".to_owned(),
-        Role::Facet => "facet".to_owned(),
-        Role::Measure(unit) if unit.is_empty() => "measure".to_owned(),
-        Role::Measure(unit) => format!("measure ({unit})"),
+        DeclaredRole::None => String::new(),
+        DeclaredRole::Time => "time".to_owned(),
+        DeclaredRole::Entity => "entity".to_owned(),
+        DeclaredRole::Facet => "facet".to_owned(),
+        DeclaredRole::Measure(unit) if unit.is_empty() => "measure".to_owned(),
+        DeclaredRole::Measure(unit) => format!("measure ({unit})"),
     };
     let from = match &column.content {
         Content::Field(field) if *field != column.name => format!("from {field:?}; "),

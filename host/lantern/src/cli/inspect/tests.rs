@@ -2,11 +2,11 @@
 
 use super::*;
 use lantern_model::schema::{
-    ColumnType, Manifest, Merge, Origin, RawColumn, RawGuard, RawIndex, RawManifest, RawOnConflict,
-    RawSource, RawTable, RawWrite, Role,
+    ColumnType, DeclaredRole, Manifest, Merge, Origin, RawColumn, RawGuard, RawIndex, RawManifest,
+    RawOnConflict, RawSource, RawTable, RawWrite,
 };
 
-fn column(name: &str, column_type: ColumnType, nullable: bool, role: Role, doc: &str) -> RawColumn {
+fn column(name: &str, column_type: ColumnType, nullable: bool, role: DeclaredRole, doc: &str) -> RawColumn {
     RawColumn {
         name: name.into(),
         column_type,
@@ -39,14 +39,20 @@ fn sources() -> Vec<RawSource> {
 
 fn table() -> RawTable {
     use ColumnType::{Integer, Text, Timestamp};
-    let memory = Role::Measure("By".into());
+    let memory = DeclaredRole::Measure("By".into());
     RawTable {
         name: "execution_results".into(),
         doc: "One row a run.".into(),
         columns: vec![
-            column("result_id", Text, false, Role::Entity, ""),
-            column("started_at", Timestamp, true, Role::Time, "When it began."),
-            column("exit_code", Integer, true, Role::Facet, ""),
+            column("result_id", Text, false, DeclaredRole::Entity, ""),
+            column(
+                "started_at",
+                Timestamp,
+                true,
+                DeclaredRole::Time,
+                "When it began.",
+            ),
+            column("exit_code", Integer, true, DeclaredRole::Facet, ""),
             column("memory", Integer, true, memory, ""),
         ],
         primary_key: vec!["result_id".into()],

@@ -6,21 +6,21 @@ use super::*;
 fn a_plugin_that_does_not_exist_is_an_error_and_settings_alone_are_no_installation() {
     let scene = Scene::start();
     scene.done("plugin install a.wasm --activate");
-    says(&scene.done("gaps --plugin evolving"), &["no gaps"]);
-    says(
+    assert_contains(&scene.done("gaps --plugin evolving"), &["no gaps"]);
+    assert_contains(
         &scene.done("dead-letters list --plugin evolving"),
         &["no matching dead letters"],
     );
     for command in ["gaps --plugin nope", "dead-letters list --plugin nope"] {
-        says(&scene.fails(command, 1), &["nope"]);
+        assert_contains(&scene.fails(command, 1), &["nope"]);
     }
-    says(&scene.done("audit --action nope"), &["no matching audit entries"]);
-    says(
+    assert_contains(&scene.done("audit --action nope"), &["no matching audit entries"]);
+    assert_contains(
         &scene.done("plugin set nope limits.memory=64MiB"),
         &["settings of nope", "plugin nope is not installed"],
     );
-    says(&scene.done("plugin list"), &["not installed"]);
-    says(
+    assert_contains(&scene.done("plugin list"), &["not installed"]);
+    assert_contains(
         &scene.done("plugin remove nope --keep-tables"),
         &["removed the settings of nope, which was not installed"],
     );
@@ -33,7 +33,7 @@ fn a_canary_names_the_command_that_activates_its_version() {
     scene.publish(&["1", "2", "3"]);
     scene.wait_for_checkpoint(3);
     let compatible = scene.done("plugin install f.wasm --canary 10");
-    says(
+    assert_contains(
         &compatible,
         &[
             "to activate: lantern plugin activate evolving@",
@@ -41,7 +41,7 @@ fn a_canary_names_the_command_that_activates_its_version() {
         ],
     );
     let incompatible = scene.done("plugin install c.wasm --canary 10");
-    says(
+    assert_contains(
         &incompatible,
         &["activation requires a rebuild: lantern rebuild evolving@"],
     );

@@ -1,6 +1,6 @@
 //! The size of an unchecked manifest.
 
-use crate::schema::{RawColumn, RawManifest, RawOnConflict, RawSource, RawTable, RawWrite, Role};
+use crate::schema::{DeclaredRole, RawColumn, RawManifest, RawOnConflict, RawSource, RawTable, RawWrite};
 
 /// Size of each column, index, merge rule and so on besides its text.
 const ENTRY_BYTES: usize = 32;
@@ -19,7 +19,7 @@ pub(super) fn of(raw: &RawManifest) -> usize {
     };
     let column = |column: &RawColumn| {
         let unit = match &column.role {
-            Role::Measure(unit) => unit.len(),
+            DeclaredRole::Measure(unit) => unit.len(),
             _ => 0,
         };
         ENTRY_BYTES + column.name.len() + column.doc.len() + unit + hints(&column.hints)

@@ -3,7 +3,7 @@
 use super::{Problems, columns_of};
 use crate::limits::{COLUMNS_MAX, INDEXES_MAX, UNIT_BYTES_MAX};
 use crate::schema::{
-    Column, ColumnName, ColumnType, Index, RawColumn, RawIndex, RawTable, Role, Table, TableName,
+    Column, ColumnName, ColumnType, DeclaredRole, Index, RawColumn, RawIndex, RawTable, Table, TableName,
 };
 
 pub(super) fn check_tables(raw: Vec<RawTable>, problems: &mut Problems) -> Option<Vec<Table>> {
@@ -74,7 +74,7 @@ fn check_column(table: &str, name: &ColumnName, column: &RawColumn, problems: &m
     let place = format!("{table}, column {name}");
     problems.doc(&place, &column.doc);
     problems.hints(&place, &column.hints);
-    if let Role::Measure(unit) = &column.role {
+    if let DeclaredRole::Measure(unit) = &column.role {
         if unit.len() > UNIT_BYTES_MAX {
             problems.push(format!(
                 "the unit of {place} is longer than {UNIT_BYTES_MAX} bytes"
@@ -82,7 +82,7 @@ fn check_column(table: &str, name: &ColumnName, column: &RawColumn, problems: &m
         }
         problems.one_line("the unit", &place, unit);
     }
-    if column.role == Role::Time && column.column_type != ColumnType::Timestamp {
+    if column.role == DeclaredRole::Time && column.column_type != ColumnType::Timestamp {
         problems.push(format!(
             "{table}: column {name} has the role time but is a {}",
             column.column_type
@@ -91,7 +91,10 @@ fn check_column(table: &str, name: &ColumnName, column: &RawColumn, problems: &m
 }
 
 fn check_times(place: &str, columns: &[Column], retention_days: Option<u32>, problems: &mut Problems) {
-    let times = columns.iter().filter(|column| column.role == Role::Time).count();
+    let times = columns
+        .iter()
+        .filter(|column| column.role == DeclaredRole::Time)
+        .count();
     if times > 1 {
         problems.push(format!("{place} has {times} columns with the role time"));
     }

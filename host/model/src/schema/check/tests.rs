@@ -1,8 +1,8 @@
 //! Each kind of problem, one change at a time to a good manifest.
 
 use crate::schema::{
-    ColumnName, ColumnType, Manifest, Merge, Origin, RawColumn, RawGuard, RawIndex, RawManifest,
-    RawOnConflict, RawSource, RawTable, RawWrite, Role,
+    ColumnName, ColumnType, DeclaredRole, Manifest, Merge, Origin, RawColumn, RawGuard, RawIndex,
+    RawManifest, RawOnConflict, RawSource, RawTable, RawWrite,
 };
 
 pub(in crate::schema) fn column(name: &str, column_type: ColumnType, nullable: bool) -> RawColumn {
@@ -10,7 +10,7 @@ pub(in crate::schema) fn column(name: &str, column_type: ColumnType, nullable: b
         name: name.into(),
         column_type,
         nullable,
-        role: Role::None,
+        role: DeclaredRole::None,
         doc: String::new(),
         hints: Vec::new(),
     }
@@ -146,7 +146,7 @@ fn problems_of_tables_are_reported() {
         "column id is declared twice",
     );
     rejected(
-        |m| m.tables[0].columns[1].role = Role::Time,
+        |m| m.tables[0].columns[1].role = DeclaredRole::Time,
         "role time but is a integer",
     );
     rejected(
@@ -189,7 +189,7 @@ fn a_manifest_is_bounded_as_a_whole_and_in_its_parts() {
         "65 hints of table orders are more than 64",
     );
     rejected(
-        |m| m.tables[0].columns[1].role = Role::Measure("x".repeat(65)),
+        |m| m.tables[0].columns[1].role = DeclaredRole::Measure("x".repeat(65)),
         "the unit of table orders, column total",
     );
     rejected(
@@ -262,7 +262,7 @@ fn text_with_terminal_control_characters_is_rejected() {
             "the doc of table orders, column id has",
         );
         rejected(
-            |m| m.tables[0].columns[1].role = Role::Measure(hostile.into()),
+            |m| m.tables[0].columns[1].role = DeclaredRole::Measure(hostile.into()),
             "the unit of table orders, column total has",
         );
         rejected(

@@ -139,7 +139,7 @@ impl<'a> Finder<'a> {
         every.extend(self.behind(bound));
         format!(
             "SELECT t._rowid_ AS r, {} AS k {from} WHERE {} ORDER BY {} LIMIT {limit}",
-            self.shown_key(),
+            self.returned_key(),
             all(&every),
             self.order(),
         )
@@ -181,7 +181,7 @@ impl<'a> Finder<'a> {
         every.extend(self.behind(bound));
         format!(
             "SELECT t._rowid_ AS r, {} AS k FROM {} AS t WHERE {} ORDER BY {} LIMIT {limit}",
-            self.shown_key(),
+            self.returned_key(),
             quote(&self.shape.entry.name),
             all(&every),
             self.order(),
@@ -198,7 +198,7 @@ impl<'a> Finder<'a> {
 
     /// The value of a row in the sort column. A blob replaces a long text, so that a page does not contain each of them
     /// twice; it is read again where it is needed. If several alternatives are merged by it, it has to be whole.
-    fn shown_key(&self) -> String {
+    fn returned_key(&self) -> String {
         let Some(column) = self.sort.column.filter(|_| self.part == Part::Filled) else {
             return "NULL".to_owned();
         };

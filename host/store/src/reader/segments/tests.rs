@@ -210,7 +210,7 @@ fn selection(random: &mut Random) -> Selection {
     }
 }
 
-fn shown(value: &impl Debug) -> String {
+fn describe(value: &impl Debug) -> String {
     format!("{value:?}")
 }
 
@@ -268,7 +268,7 @@ impl Scene {
             for selection in [selection.clone(), selection.without_choice_of(column)] {
                 let facet = async |shape| {
                     let facet = self.reader.facet(shape, &selection, column, limit).await.unwrap();
-                    shown(&(facet.values, facet.nulls, facet.more))
+                    describe(&(facet.values, facet.nulls, facet.more))
                 };
                 assert_eq!(
                     facet(&self.segmented).await,
@@ -288,9 +288,9 @@ impl Scene {
         let histogram = async |shape| {
             let mut histogram = self.reader.histogram(shape, &selection, count, by).await.unwrap();
             for bucket in &mut histogram.counts {
-                bucket.by.sort_by_key(shown);
+                bucket.by.sort_by_key(describe);
             }
-            shown(&histogram)
+            describe(&histogram)
         };
         assert_eq!(
             histogram(&self.segmented).await,
@@ -319,7 +319,7 @@ impl Scene {
         };
         let series = async |shape| {
             let series = self.reader.series(shape, &query).await.unwrap();
-            shown(&(series.buckets, series.lines, series.more))
+            describe(&(series.buckets, series.lines, series.more))
         };
         assert_eq!(
             series(&self.segmented).await,
@@ -355,7 +355,7 @@ impl Scene {
         for _ in 0..10 {
             let page = async |shape| {
                 let RowPage { items, next, .. } = self.reader.rows(shape, &query).await.unwrap();
-                (shown(&items), next)
+                (describe(&items), next)
             };
             let (plain, segmented) = (page(&self.plain).await, page(&self.segmented).await);
             assert!(

@@ -54,7 +54,7 @@ pub(in crate::reader) enum Share {
 
 /// A selection, as far as it concerns summaries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::reader) struct Scope {
+pub(in crate::reader) struct SummaryFilter {
     /// At this time or later.
     pub(in crate::reader) from: Option<i64>,
     /// Before this time.
@@ -100,7 +100,7 @@ impl Zone {
 pub(in crate::reader) fn zones(
     segments: impl IntoIterator<Item = Segment>,
     choices: &[SegmentMatches],
-    scope: Scope,
+    scope: SummaryFilter,
 ) -> Vec<Zone> {
     let zone = |segment: Segment| {
         let mut share = in_range(&segment, scope)?;
@@ -121,7 +121,7 @@ pub(in crate::reader) fn zones(
 }
 
 /// The part of a segment in a range of time; none if there is none.
-fn in_range(segment: &Segment, scope: Scope) -> Option<Share> {
+fn in_range(segment: &Segment, scope: SummaryFilter) -> Option<Share> {
     if scope.from.is_none() && scope.to.is_none() {
         return Some(Share::All);
     }
@@ -149,7 +149,7 @@ fn part_since(times: (i64, i64), since: i64) -> f64 {
 }
 
 /// The number of rows in a range of time, if the rows of each segment are evenly spread.
-pub(in crate::reader) fn rows_in_range(segments: &[Segment], scope: Scope) -> f64 {
+pub(in crate::reader) fn rows_in_range(segments: &[Segment], scope: SummaryFilter) -> f64 {
     let rows = |segment: &Segment| {
         let Some(times) = segment.times else {
             return 0.0;
@@ -239,7 +239,7 @@ mod tests {
             segment(2, 100, 0, Some((200, 299))),
             segment(3, 5, 5, None),
         ];
-        let range = |from, to| Scope {
+        let range = |from, to| SummaryFilter {
             from: Some(from),
             to: Some(to),
             is_narrower: false,
@@ -251,7 +251,7 @@ mod tests {
                 .collect()
         };
         use Share::{All, Known, Unknown};
-        let everything = Scope::default();
+        let everything = SummaryFilter::default();
         assert_eq!(of(&[], everything), [(0, All), (1, All), (2, All), (3, All)]);
         assert_eq!(of(&[], range(0, 200)), [(0, All), (1, Known(90))]);
         assert_eq!(
@@ -270,7 +270,7 @@ mod tests {
         );
         let source = matching(&[(1, 3, 0)]);
         assert_eq!(of(&[kind, source], everything), [(1, Unknown(3))]);
-        let narrower = Scope {
+        let narrower = SummaryFilter {
             is_narrower: true,
             ..everything
         };
@@ -285,7 +285,7 @@ mod tests {
             (Some(25), Some(75), 50.0),
             (Some(200), None, 0.0),
         ] {
-            let scope = Scope {
+            let scope = SummaryFilter {
                 from,
                 to,
                 is_narrower: false,

@@ -6,7 +6,8 @@ use crate::testing::{Random, Scene, plugin_of};
 use crate::{IndexerState, IndexingStep};
 use lantern_model::batch::{Outcome, Row, Timestamp, Value};
 use lantern_model::schema::{
-    ColumnType, Manifest, Merge, RawColumn, RawGuard, RawOnConflict, RawTable, RawWrite, Role, TableName,
+    ColumnType, DeclaredRole, Manifest, Merge, RawColumn, RawGuard, RawOnConflict, RawTable, RawWrite,
+    TableName,
 };
 
 /// A table `lines` that only grows, and a table `states` whose rows are updated, with the same columns.
@@ -21,10 +22,10 @@ pub(super) fn manifest() -> Manifest {
     };
     let columns = || {
         vec![
-            column("id", ColumnType::Text, false, Role::Facet),
-            column("note", ColumnType::Text, true, Role::None),
-            column("payload", ColumnType::Json, true, Role::None),
-            column("at", ColumnType::Timestamp, false, Role::Time),
+            column("id", ColumnType::Text, false, DeclaredRole::Facet),
+            column("note", ColumnType::Text, true, DeclaredRole::None),
+            column("payload", ColumnType::Json, true, DeclaredRole::None),
+            column("at", ColumnType::Timestamp, false, DeclaredRole::Time),
         ]
     };
     plugin_of(

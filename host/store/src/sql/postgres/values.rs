@@ -129,20 +129,20 @@ fn numeric(raw: &[u8]) -> Result<Value, BoxError> {
 mod tests {
     use super::*;
 
-    fn words(words: &[i16]) -> Vec<u8> {
+    fn to_bytes(words: &[i16]) -> Vec<u8> {
         words.iter().flat_map(|word| word.to_be_bytes()).collect()
     }
 
     #[test]
     fn numbers_of_arbitrary_precision_are_integers_where_they_fit() {
         for (raw, expected) in [
-            (words(&[0, 0, 0, 0]), Value::Integer(0)),
-            (words(&[1, 0, 0, 0, 7]), Value::Integer(7)),
+            (to_bytes(&[0, 0, 0, 0]), Value::Integer(0)),
+            (to_bytes(&[1, 0, 0, 0, 7]), Value::Integer(7)),
             // 30,000 has one digit of weight 1.
-            (words(&[1, 1, 0x4000, 0, 3]), Value::Integer(-30_000)),
-            (words(&[2, 1, 0, 0, 1, 2345]), Value::Integer(12_345)),
-            (words(&[2, 0, 0, 1, 1, 5000]), Value::Real(1.5)),
-            (words(&[1, 5, 0, 0, 1]), Value::Real(1e20)),
+            (to_bytes(&[1, 1, 0x4000, 0, 3]), Value::Integer(-30_000)),
+            (to_bytes(&[2, 1, 0, 0, 1, 2345]), Value::Integer(12_345)),
+            (to_bytes(&[2, 0, 0, 1, 1, 5000]), Value::Real(1.5)),
+            (to_bytes(&[1, 5, 0, 0, 1]), Value::Real(1e20)),
         ] {
             assert_eq!(numeric(&raw).unwrap(), expected);
         }
