@@ -253,6 +253,45 @@ CREATE TABLE _lantern_search_change (
     PRIMARY KEY (search, row)
 );
 
+-- The hosts of one database. A row belongs to one process: its leases are valid until it expires, by the clock of the server.
+CREATE TABLE _lantern_node (
+    id TEXT COLLATE "C" PRIMARY KEY,
+    -- The data directory: a host that starts again ends the leases of the process before it.
+    directory TEXT COLLATE "C" NOT NULL,
+    name TEXT COLLATE "C" NOT NULL,
+    url TEXT COLLATE "C" NOT NULL,
+    version TEXT COLLATE "C" NOT NULL,
+    started_at BIGINT NOT NULL,
+    expires_at TIMESTAMPTZ NOT NULL,
+    draining BIGINT NOT NULL DEFAULT 0,
+    -- What it can run, a JSON array.
+    ready TEXT COLLATE "C" NOT NULL DEFAULT '[]',
+    -- The statuses of the sources that it reads, a JSON array.
+    report TEXT COLLATE "C" NOT NULL DEFAULT '[]'
+) WITH (fillfactor = 50);
+
+-- Which host runs a plugin or a job of which one host is enough. The term increases with each change of the host, and every
+-- batch locks the row and compares the term, so that a host that lost its lease without noticing cannot write.
+CREATE TABLE _lantern_lease (
+    subject TEXT COLLATE "C" PRIMARY KEY,
+    node TEXT COLLATE "C",
+    term BIGINT NOT NULL DEFAULT 0,
+    changed_at BIGINT NOT NULL
+) WITH (fillfactor = 50);
+
+-- Which host began an entry of the audit.
+CREATE TABLE _lantern_audit_node (
+    id BIGINT PRIMARY KEY,
+    node TEXT COLLATE "C" NOT NULL
+);
+
+-- The installed components, for the hosts that have not received them.
+CREATE TABLE _lantern_component (
+    digest TEXT COLLATE "C" PRIMARY KEY,
+    bytes BYTEA NOT NULL,
+    signature BYTEA
+);
+
 -- Names of SQLite that statements of both engines use.
 
 -- The tables and indexes.

@@ -1,10 +1,11 @@
-//! A PostgreSQL server for the tests, with a new data directory. The programs come from the system's
+//! A PostgreSQL server for tests, with a new data directory; also for those of `host/lantern/tests`. The programs come from the system's
 //! packages: from PATH, or from the directory in which Debian keeps them.
 
 use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -75,7 +76,9 @@ impl Server {
     /// # Errors
     /// A program fails, or the server does not answer in time.
     pub fn start(programs: &Path) -> Result<Self> {
-        let dir = std::env::temp_dir().join(format!("lantern-postgres-{}", std::process::id()));
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("lantern-postgres-{}-{number}", std::process::id()));
         std::fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         if rustix::process::geteuid().is_root() {
             let owned = Command::new("chown").arg("postgres").arg(&dir).status()?;

@@ -9,6 +9,7 @@ mod audit;
 mod dead_letters;
 mod forget;
 mod host;
+mod nodes;
 mod plugins;
 mod problem;
 mod projections;
@@ -44,6 +45,7 @@ pub use dead_letters::{
 };
 pub use forget::Forget;
 pub use host::{Check, Info, Proof, Readiness};
+pub use nodes::Node;
 pub use plugins::{
     Activate, ChangedVersion, Differences, Pause, Removed, SettingsChanges, SourceDecided, SourceDecision,
     SourceHistory, TakenOver,

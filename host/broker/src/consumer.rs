@@ -39,6 +39,8 @@ pub struct ConsumerFacts {
 
 /// Metadata key of a consumer's owner.
 pub(super) const OWNER: &str = "lantern.owner";
+/// Metadata key of the term of the owner's lease, if its database has several hosts.
+pub(super) const TERM: &str = "lantern.term";
 
 impl Broker {
     /// Returns the facts of `consumer` of `stream`; `None` when it does not exist.
@@ -80,6 +82,7 @@ pub(super) fn desired_config(request: &OpenRequest, retention: Retention, versio
         [one] => (one.clone(), Vec::new()),
         several => (String::new(), several.to_vec()),
     };
+    let term = (request.term > 0).then(|| (TERM.to_owned(), request.term.to_string()));
     let metadata = [
         (OWNER, request.owner.as_str()),
         ("lantern.plugin", request.plugin.as_str()),
@@ -108,7 +111,9 @@ pub(super) fn desired_config(request: &OpenRequest, retention: Retention, versio
         filter_subjects,
         metadata: metadata
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
+            .into_iter()
+            .chain(term)
+            .collect(),
         ..Config::default()
     }
 }
@@ -243,6 +248,7 @@ mod tests {
             source: "s".into(),
             description: String::new(),
             replace: false,
+            term: 0,
         }
     }
 

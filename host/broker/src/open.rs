@@ -2,19 +2,16 @@
 //! checkpoint, or creates it. Never creates over a live consumer, because a rejected create destroys its state on some
 //! brokers (nats-server #8491): it is looked up first, and deleted before it is created again.
 
+pub(super) mod ownership;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{Config, Info};
-use async_nats::jetstream::stream::DeleteStatus;
 use serde_json::json;
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::ack::ConsumerHandle;
-use super::api::EMPTY;
 use super::client::Line;
 use super::consumer::{OWNER, desired_config, differences};
 use super::link::ServerVersion;
@@ -22,13 +19,6 @@ use super::open_request::{OpenError, OpenRequest, Start};
 use super::pull::Subscription;
 use super::stream::retention;
 use super::{Broker, BrokerError, Inner, Retention, suspects};
-
-/// How long a consumer of another owner must be idle before it counts as abandoned.
-pub(super) const IDLE_WATCH: Duration = Duration::from_secs(2);
-/// How long an opening waits for requests of this host's earlier connection to disappear.
-const OWN_PATIENCE: Duration = Duration::from_secs(1);
-/// Polling interval in the meantime.
-pub(super) const WATCH_EVERY: Duration = Duration::from_millis(250);
 
 impl Broker {
     /// Opens the consumer of `request` at its start position, and creates it if necessary. Requests no messages before
@@ -70,6 +60,11 @@ impl Broker {
                     version: server.version,
                 });
             }
+            Some(found) if retention != Retention::Interest && inner.is_of_earlier_term(&request, &found) => {
+                inner
+                    .replace_earlier_term(&request, &desired, retention, server.version, found)
+                    .await?
+            }
             Some(found) => {
                 let found = inner.wait_until_unused(&request, found).await?;
                 let ours = inner.is_ours(&request, &found);
@@ -95,49 +90,6 @@ impl Broker {
 }
 
 impl Inner {
-    /// Checks that nobody pulls through the consumer and that no other host owns it: only an operator may decide
-    /// whether that host continues. Requests of our own earlier subscription disappear within moments; those of a
-    /// silently lost connection expire, and the caller retries until then.
-    async fn wait_until_unused(&self, request: &OpenRequest, found: Info) -> Result<Info, OpenError> {
-        let owner = found.config.metadata.get(OWNER).cloned();
-        let ours = self.is_ours(request, &found);
-        if ours && found.num_waiting == 0 {
-            return Ok(found);
-        }
-        let taken = || OpenError::Taken {
-            stream: request.stream.clone(),
-            consumer: request.consumer.clone(),
-            owner: owner.clone(),
-            idle: found.num_waiting == 0,
-        };
-        if !ours && (owner.is_some() || found.num_waiting > 0) {
-            return Err(taken());
-        }
-        let patience = if ours { OWN_PATIENCE } else { IDLE_WATCH };
-        let deadline = Instant::now() + patience;
-        let mut pause = Duration::from_millis(5);
-        loop {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(250));
-            let Some(now) = self.consumer_info(&request.stream, &request.consumer).await? else {
-                return Ok(found);
-            };
-            let moved = now.delivered.consumer_sequence != found.delivered.consumer_sequence;
-            match (ours, now.num_waiting > 0, Instant::now() >= deadline) {
-                (true, false, _) => return Ok(now),
-                (true, true, true) => {
-                    return Err(OpenError::Busy {
-                        stream: request.stream.clone(),
-                        consumer: request.consumer.clone(),
-                    });
-                }
-                (false, waiting, _) if waiting || moved => return Err(taken()),
-                (false, _, true) => return Ok(now),
-                _ => {}
-            }
-        }
-    }
-
     /// The careful read that an earlier loss at this position requires.
     fn careful_read(&self, request: &OpenRequest) -> Option<suspects::CarefulRead> {
         let Start::After { sequence, .. } = request.start else {
@@ -147,12 +99,27 @@ impl Inner {
         suspects.get_mut(&suspects::key(request))?.careful_read(sequence)
     }
 
-    /// Whether the consumer has our name, or none because we lack the permission to write it.
-    fn is_ours(&self, request: &OpenRequest, found: &Info) -> bool {
-        match found.config.metadata.get(OWNER) {
-            Some(owner) => *owner == request.owner,
-            None => self.unnamed().contains(&suspects::key(request)),
-        }
+    /// Deletes the consumer of an earlier term and creates it again.
+    async fn replace_earlier_term(
+        &self,
+        request: &OpenRequest,
+        desired: &Config,
+        retention: Retention,
+        version: ServerVersion,
+        found: Info,
+    ) -> Result<Info, OpenError> {
+        info!(
+            stream = request.stream,
+            consumer = request.consumer,
+            term = request.term,
+            "taking over the consumer of another host"
+        );
+        self.delete(request).await?;
+        let desired = Config {
+            pause_until: found.config.pause_until,
+            ..desired.clone()
+        };
+        Ok(self.create(request, &desired, retention, version).await?)
     }
 
     /// Moves the consumer `found` to the start of `request`.
@@ -202,14 +169,7 @@ impl Inner {
                 "replacing a consumer whose configuration was changed"
             );
         }
-        let deleted: Result<Option<DeleteStatus>, BrokerError> = self
-            .request(
-                format!("CONSUMER.DELETE.{}.{}", request.stream, request.consumer),
-                &EMPTY,
-                &[ErrorCode::CONSUMER_NOT_FOUND],
-            )
-            .await;
-        match deleted {
+        match self.delete(request).await {
             Err(BrokerError::Forbidden { .. }) if !differences.is_empty() => {
                 return Err(changed(differences));
             }

@@ -30,6 +30,10 @@ pub struct OpenRequest {
     /// Delete an existing consumer and create it again, because its position cannot be trusted. The consumer of an interest
     /// stream is only moved, because the broker would drop its messages.
     pub replace: bool,
+    /// The term of the caller's lease, which grows when another host of the same database takes the source over; 0 if the
+    /// database has only one host. A consumer of an earlier term is replaced at once: requests of the host before it may
+    /// still wait, and the broker rejects them when the consumer is gone.
+    pub term: u64,
 }
 
 /// Start position of a subscription.

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::consumer::OWNER;
-use super::open::{IDLE_WATCH, WATCH_EVERY};
+use super::open::ownership::{IDLE_WATCH, WATCH_EVERY};
 use super::{Broker, Inner, OpenError};
 
 /// The result of a takeover.

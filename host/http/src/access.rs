@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 pub use lantern_store::Role;
 
 use super::budget::{ANSWER_BYTES_DEFAULT, Budget, Shares};
+use super::forward::Forwarding;
 use super::guard::Named;
 use super::problem::Problem;
 use lantern_model::actor::{Actor, HostPart};
@@ -50,10 +51,10 @@ const UPLOADS_MAX: usize = 2;
 const QUESTIONS_MAX: usize = 64;
 const QUESTIONS_OF_CLIENT_MAX: u32 = 3;
 
-pub use lantern_model::actor::LOCAL_TOKEN;
+pub use lantern_model::actor::{LOCAL_TOKEN, LOCAL_TOKEN_OF_NODE};
 
 /// Access rules of the listening address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Whether only programs on this machine can connect. If so, reads need no token unless `reads_need_token` is set.
     pub loopback: bool,
@@ -65,6 +66,11 @@ pub struct Config {
     pub reads_need_token: bool,
     /// Memory for responses that clients have not read yet, in bytes.
     pub answer_bytes: u64,
+    /// Name of the token that the host creates for the owner of its data directory; each of several hosts of a database has
+    /// another one.
+    pub local_token: String,
+    /// Passes changes on between several hosts of a database; none if there is only this host.
+    pub forwarding: Option<Arc<Forwarding>>,
 }
 
 impl Config {
@@ -76,6 +82,8 @@ impl Config {
             sql: false,
             reads_need_token: false,
             answer_bytes: ANSWER_BYTES_DEFAULT,
+            local_token: LOCAL_TOKEN.to_owned(),
+            forwarding: None,
         }
     }
 
@@ -195,20 +203,8 @@ impl Access {
     /// # Errors
     /// See [`ReadError`].
     pub async fn open(store: Arc<Store>, reader: &Reader, config: Config) -> Result<Self, ReadError> {
-        let kept = reader.tokens().await?;
-        let tokens = kept.into_iter().filter_map(|token| {
-            let role = token.role;
-            let name = TokenName::parse(&token.name)
-                .inspect_err(|error| {
-                    tracing::error!(error, "a stored token has an invalid name; it is not accepted")
-                })
-                .ok()?;
-            let used = token.last_used_at.map_or(0, |at| at.0);
-            let known = Known::new(Principal { name, role }, token.expires_at, used);
-            Some((token.sha256, known))
-        });
         let inner = Inner {
-            tokens: RwLock::new(tokens.collect()),
+            tokens: RwLock::new(stored_tokens(reader).await?),
             budget: Budget::new(config.answer_bytes),
             questions: Shares::new(QUESTIONS_MAX, QUESTIONS_OF_CLIENT_MAX),
             store,
@@ -233,7 +229,7 @@ impl Access {
         expires_at: Option<Timestamp>,
         mark: Option<AuditMark>,
     ) -> Result<TokenText, AccessError> {
-        if name.as_str() == LOCAL_TOKEN {
+        if name.as_str() == LOCAL_TOKEN || name.as_str().starts_with(LOCAL_TOKEN_OF_NODE) {
             return Err(AccessError::Reserved(name));
         }
         if self.read_tokens(HashMap::len) >= TOKENS_MAX {
@@ -252,7 +248,8 @@ impl Access {
     /// # Errors
     /// [`AccessError::Random`] and [`AccessError::Store`].
     pub async fn renew_local(&self) -> Result<TokenText, AccessError> {
-        let name = TokenName::parse(LOCAL_TOKEN).map_err(CommitError::Unavailable)?;
+        let local = self.0.config.local_token.clone();
+        let name = TokenName::parse(&local).map_err(CommitError::Unavailable)?;
         let actor = Actor::Host(HostPart::Start);
         let (text, token) = new_token(name, Role::Operator, &actor, None)?;
         let entry = AuditEntry {
@@ -261,15 +258,40 @@ impl Access {
             plugin: None,
             digest: None,
             outcome: AuditOutcome::Done,
-            detail: format!("token {LOCAL_TOKEN}, role operator, for the owner of the data directory"),
+            detail: format!("token {local}, role operator, for the owner of the data directory"),
         };
         self.0
             .store
             .replace_token(token.clone(), Some(entry.into()))
             .await?;
-        self.forget(LOCAL_TOKEN);
+        self.forget(&local);
         self.learn(token);
         Ok(text)
+    }
+
+    /// Reads the tokens again, because another host of the database created or revoked some.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; the known tokens stay valid then.
+    pub async fn reload(&self, reader: &Reader) -> Result<(), ReadError> {
+        let mut stored = stored_tokens(reader).await?;
+        let mut tokens = self.0.tokens.write().unwrap_or_else(PoisonError::into_inner);
+        // Limits and times of use of tokens that stay are kept.
+        for (sha256, known) in tokens.drain() {
+            if stored
+                .get(&sha256)
+                .is_some_and(|now| now.principal == known.principal && now.expires_at == known.expires_at)
+            {
+                stored.insert(sha256, known);
+            }
+        }
+        *tokens = stored;
+        Ok(())
+    }
+
+    /// Whether this is the name of the token that the host creates for the owner of its data directory.
+    pub fn is_local(&self, name: &TokenName) -> bool {
+        name.as_str() == self.0.config.local_token
     }
 
     /// Revokes a token. `mark` is written to the audit in the same transaction.
@@ -292,6 +314,11 @@ impl Access {
     /// The access rules.
     pub(super) fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// The way to the other hosts of the database.
+    pub(super) fn forwarding(&self) -> Option<&Forwarding> {
+        self.0.config.forwarding.as_deref()
     }
 
     /// Permits for uploads in memory.
@@ -387,6 +414,22 @@ impl Access {
     fn read_tokens<T>(&self, read: impl FnOnce(&HashMap<[u8; 32], Known>) -> T) -> T {
         read(&self.0.tokens.read().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+async fn stored_tokens(reader: &Reader) -> Result<HashMap<[u8; 32], Known>, ReadError> {
+    let kept = reader.tokens().await?;
+    let tokens = kept.into_iter().filter_map(|token| {
+        let role = token.role;
+        let name = TokenName::parse(&token.name)
+            .inspect_err(|error| {
+                tracing::error!(error, "a stored token has an invalid name; it is not accepted")
+            })
+            .ok()?;
+        let used = token.last_used_at.map_or(0, |at| at.0);
+        let known = Known::new(Principal { name, role }, token.expires_at, used);
+        Some((token.sha256, known))
+    });
+    Ok(tokens.collect())
 }
 
 /// The token has expired.

@@ -4,6 +4,8 @@
 //! slow, endless or malformed bodies. The handler runs in its own task: a client that disconnects does not leave a change
 //! incomplete. The handler starts only after the audit entry of the change is committed.
 
+mod passing;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +24,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::access::{Access, Principal};
 use super::guard::content_length;
 use super::problem::{self, Problem};
+use passing::{Copy, as_stated, pass_on};
+
 use lantern_lifecycle::Requester;
 use lantern_model::actor::Actor;
 use lantern_model::batch::clean_text;
@@ -281,7 +285,7 @@ pub(super) async fn run_change(
     let ready = match admitted {
         Ok(principal) => prepare(access, change, &parts.headers, body)
             .await
-            .map(|ready| (principal, ready)),
+            .and_then(|ready| as_stated(&parts, &ready.0).map(|()| (principal, ready))),
         Err(problem) => Err(problem),
     };
     let (principal, (bytes, permit)) = match ready {
@@ -296,10 +300,12 @@ pub(super) async fn run_change(
     note.request(&parts);
     parts.extensions.insert(principal.clone());
     parts.extensions.insert(note.clone());
+    let copy = Copy::of(&parts, &bytes);
     let request = Request::from_parts(parts, Body::from(bytes));
-    let (access, action) = (access.clone(), change.action);
+    let (access, action, time) = (access.clone(), change.action, change.time);
     let task = tokio::spawn(async move {
         let response = record(&access, &principal.actor(), action, note, request, next).await;
+        let response = pass_on(&access, &principal, copy, response, time).await;
         drop(permit);
         response
     });

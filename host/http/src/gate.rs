@@ -14,6 +14,7 @@ use futures_util::TryStreamExt as _;
 use super::access::{Access, Principal, Role};
 use super::budget::{Client, Peer};
 use super::change::{self, AuditNote, Change};
+use super::forward::{ExpectedBody, statement};
 use super::guard;
 use super::problem::Problem;
 use super::room::{self, Slot};
@@ -53,7 +54,17 @@ pub(super) async fn pass(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let admitted = gate.admit(&request);
+    let forwarded = match &gate.change {
+        Some(_) => forwarded(&gate.access, &request),
+        None => Ok(None),
+    };
+    let admitted = forwarded.and_then(|forwarded| {
+        let (principal, body) = forwarded.unzip();
+        if let Some(body) = body {
+            request.extensions_mut().insert(body);
+        }
+        gate.admit(&request, principal)
+    });
     if let Some(change) = &gate.change {
         let operator = admitted.and_then(|principal| principal.ok_or_else(token_needed));
         return change::run_change(&gate.access, change, operator, request, next).await;
@@ -133,8 +144,8 @@ impl Gate {
         }
     }
 
-    /// Admits the request and identifies the client; the error is the first failed check.
-    fn admit(&self, request: &Request) -> Result<Option<Principal>, Problem> {
+    /// Admits the request and identifies the client, unless another host has (`forwarded`); the error is the first failed check.
+    fn admit(&self, request: &Request, forwarded: Option<Principal>) -> Result<Option<Principal>, Problem> {
         let config = self.access.config();
         let named = guard::named(request, &config.hosts)?;
         guard::own_page(request, named)?;
@@ -148,7 +159,10 @@ impl Gate {
             Needs::Viewer => Some(Role::Viewer),
             Needs::Operator => Some(Role::Operator),
         };
-        let principal = self.access.authenticate(request.headers())?;
+        let principal = match forwarded {
+            Some(principal) => Some(principal),
+            None => self.access.authenticate(request.headers())?,
+        };
         match (&principal, least) {
             (None, Some(_)) => Err(token_needed()),
             (Some(principal), Some(least)) if principal.role < least => Err(Problem::forbidden(format!(
@@ -160,6 +174,18 @@ impl Gate {
             _ => Ok(principal),
         }
     }
+}
+
+/// The client of a change that another host passed on, and the body that it has to have.
+fn forwarded(access: &Access, request: &Request) -> Result<Option<(Principal, ExpectedBody)>, Problem> {
+    let Some(value) = statement(request.headers()) else {
+        return Ok(None);
+    };
+    let forwarding = access.forwarding();
+    forwarding
+        .and_then(|forwarding| forwarding.accept(value, request.method(), request.uri()))
+        .map(|(name, role, body)| Some((Principal { name, role }, body)))
+        .ok_or_else(|| Problem::unauthorized("the statement of another host is not valid"))
 }
 
 fn token_needed() -> Problem {

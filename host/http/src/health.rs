@@ -114,6 +114,8 @@ fn projection_check(status: &status::Status, now_ms: i64) -> Check {
         ProjectionState::Failed => (false, format!("halted: {}", last_error())),
         ProjectionState::Undecided => (false, format!("undecided: {}", last_error())),
         ProjectionState::Stopped => (false, "stopped".to_owned()),
+        // How long a plugin may be without a host is checked for the plugin.
+        ProjectionState::Standby => (true, format!("standby: {}", or_unknown(&status.paused))),
         ProjectionState::Running => match stalled_ms {
             Some(for_ms) if for_ms >= STALLED_MS => (false, stalled(status, for_ms)),
             _ => match status.warnings.iter().find(|warning| warning.not_ready) {

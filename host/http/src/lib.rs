@@ -12,6 +12,7 @@ mod cursor;
 mod dead_letters;
 mod doc;
 mod forget;
+mod forward;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
@@ -20,6 +21,7 @@ mod health;
 mod info;
 mod items;
 mod live;
+mod nodes;
 mod openapi;
 mod parameters;
 mod plugins;
@@ -39,9 +41,10 @@ mod tokens;
 mod trials;
 pub mod views;
 
-pub use access::{Access, AccessError, Config, LOCAL_TOKEN, Principal, Role, TokenText};
+pub use access::{Access, AccessError, Config, LOCAL_TOKEN, LOCAL_TOKEN_OF_NODE, Principal, Role, TokenText};
 pub use budget::{ANSWER_BYTES_DEFAULT, Peer};
 pub use change::{AuditNote, Change};
+pub use forward::Forwarding;
 pub use gate::Needs;
 pub use lantern_api::Check;
 pub use live::Live;

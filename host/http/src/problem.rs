@@ -25,16 +25,18 @@ pub struct Problem {
     kind: &'static str,
     title: &'static str,
     status: StatusCode,
-    detail: String,
+    detail: Box<str>,
     /// All errors, if there is more than one.
     problems: Box<[String]>,
     hint: Option<Box<str>>,
     retry_after: Option<Duration>,
+    /// The URL of the host that has to do the change.
+    host: Option<Box<str>>,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl AsRef<str>) -> Self {
-        let detail = clean_text(detail.as_ref(), DETAIL_BYTES_MAX);
+        let detail = clean_text(detail.as_ref(), DETAIL_BYTES_MAX).into_boxed_str();
         Self {
             kind,
             title,
@@ -43,7 +45,13 @@ impl Problem {
             problems: Box::default(),
             hint: None,
             retry_after: None,
+            host: None,
         }
+    }
+
+    /// The URL of the host that has to do the change, if it is another one.
+    pub(super) fn host(&self) -> Option<&str> {
+        self.host.as_deref()
     }
 
     /// Adds a suggested action.
@@ -67,7 +75,7 @@ impl Problem {
     /// overlooks it.
     pub fn after(self, done: &str) -> Self {
         Self {
-            detail: clean_text(&format!("{done}: {}", self.detail), DETAIL_BYTES_MAX),
+            detail: clean_text(&format!("{done}: {}", self.detail), DETAIL_BYTES_MAX).into_boxed_str(),
             problems: Box::default(),
             ..self
         }
@@ -191,7 +199,7 @@ impl Problem {
             kind: format!("urn:lantern:problem:{}", self.kind),
             title: self.title.to_owned(),
             status: self.status.as_u16(),
-            detail: self.detail,
+            detail: self.detail.into_string(),
             instance,
             problems: self.problems.into(),
             hint: self.hint.map(Into::into),
@@ -267,6 +275,15 @@ impl From<LifecycleError> for Problem {
             }
             LifecycleError::NotFound(reason) => Self::not_found(reason),
             LifecycleError::Conflict(reason) => Self::conflict(reason),
+            LifecycleError::Elsewhere { ref url, .. } => Self {
+                host: Some(url.as_str().into()),
+                ..Self::new(
+                    StatusCode::MISDIRECTED_REQUEST,
+                    "another-host",
+                    "Another host runs the plugin",
+                    error.to_string(),
+                )
+            },
             LifecycleError::Load(source) => unprocessable(
                 "component-refused",
                 "The component cannot be loaded",

@@ -27,7 +27,7 @@ use lantern_model::batch::Timestamp;
 use lantern_model::status::Registry;
 use lantern_plugin::Loader;
 use lantern_store::reader::ReadLimits;
-use lantern_store::{Reader, Store};
+use lantern_store::{LeaseView, Leases, Reader, Store};
 use lantern_telemetry::Metrics;
 use lantern_trust::identity::{self, Identity};
 use lantern_trust::private_files;
@@ -108,6 +108,7 @@ struct Host {
     url: String,
     host_file: HostFile,
     lifecycle: Lifecycle,
+    leases: Option<Leases>,
     jobs: Jobs,
     api: JoinHandle<()>,
     api_threads: http::Threads,
@@ -121,13 +122,15 @@ impl Host {
     async fn start(config: &HostConfig, stop: &CancellationToken) -> anyhow::Result<Self> {
         let (listener, address) = listen(config.listen).await?;
         let api_threads = http::Threads::start().context("failed to start the API threads")?;
-        let (store, reader) = open_database(config, &api_threads).await?;
+        let (store, reader) = open_database(config, address, &api_threads).await?;
         let owner = instance::load_identity(&config.data_dir, &store).await?;
         let cache_key = wiring::cache_key(config, &store).await?;
         let broker = Broker::connect(wiring::broker(config)?).await?;
         let registry = Registry::default();
         let metrics = Metrics::new(registry.clone(), store.path());
+        let leases = start_leases(&store).await?;
         let parts = lantern_lifecycle::Parts {
+            leases: leases.clone(),
             config: wiring::lifecycle(config, owner),
             broker: broker.clone(),
             store: Arc::clone(&store),
@@ -137,8 +140,7 @@ impl Host {
         };
         let url = presence::local_url(address);
         let key = private_files::load_or_create_secret(&config.data_dir.join(identity::KEY_FILE))?;
-        let access = http::Access::open(Arc::clone(&store), &reader, wiring::http(config, address)).await?;
-        presence::ensure_operator_token(&config.data_dir, &access).await?;
+        let access = open_access((config, address), (&store, &reader), leases.as_ref(), stop).await?;
         create_plugin_dir(config)?;
         let lifecycle = Lifecycle::start(parts, stop.child_token()).await?;
         let commits = store.commits();
@@ -163,6 +165,7 @@ impl Host {
             host_file,
             url,
             lifecycle,
+            leases,
             api_threads,
             broker,
             reader,
@@ -194,6 +197,10 @@ impl Host {
             );
         }
         drop(self.lifecycle);
+        if let Some(leases) = self.leases {
+            // The other hosts take the plugins over at once.
+            drop(timeout_at(deadline, leases.drain()).await);
+        }
         self.jobs.stop().await;
         drop(timeout_at(deadline, self.api).await);
         self.broker.stop().await;
@@ -216,9 +223,10 @@ async fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)
 /// Opens the database for writing, and for reading on the threads of the API.
 async fn open_database(
     config: &HostConfig,
+    address: SocketAddr,
     api_threads: &http::Threads,
 ) -> anyhow::Result<(Arc<Store>, Reader)> {
-    let store = Arc::new(Store::open(wiring::store(config)).await?);
+    let store = Arc::new(Store::open(wiring::store(config, address)).await?);
     let location = store.location().clone();
     let reader = api_threads
         .spawn(async move { Reader::open_at(&location, ReadLimits::default()).await })
@@ -226,6 +234,62 @@ async fn open_database(
         .context("failed to open the database for reading")??;
     store.release_before_reopen(reader.clone());
     Ok((store, reader))
+}
+
+/// Begins to claim leases of plugins, if the database may have several hosts.
+async fn start_leases(store: &Store) -> anyhow::Result<Option<Leases>> {
+    let leases = store.start_leases().await;
+    leases
+        .map_err(anyhow::Error::msg)
+        .context("failed to claim leases of plugins")
+}
+
+/// Opens the access control, with an operator token in the data directory.
+async fn open_access(
+    (config, address): (&HostConfig, SocketAddr),
+    (store, reader): (&Arc<Store>, &Reader),
+    leases: Option<&Leases>,
+    stop: &CancellationToken,
+) -> anyhow::Result<http::Access> {
+    let forwarding = match leases {
+        Some(_) => Some(Arc::new(wiring::forwarding(store).await?)),
+        None => None,
+    };
+    let rules = wiring::http(config, address, store, forwarding);
+    let access = http::Access::open(Arc::clone(store), reader, rules).await?;
+    presence::ensure_operator_token(&config.data_dir, &access).await?;
+    if let Some(leases) = leases {
+        tokio::spawn(follow_tokens(
+            leases.view(),
+            reader.clone(),
+            access.clone(),
+            stop.child_token(),
+        ));
+    }
+    Ok(access)
+}
+
+/// Reads the tokens again when another host of the database has changed them.
+async fn follow_tokens(
+    mut view: tokio::sync::watch::Receiver<LeaseView>,
+    reader: Reader,
+    access: http::Access,
+    stop: CancellationToken,
+) {
+    let mut known = String::new();
+    loop {
+        let tokens = view.borrow_and_update().tokens.clone();
+        if tokens != known {
+            match access.reload(&reader).await {
+                Ok(()) => known = tokens,
+                Err(error) => tracing::warn!(%error, "failed to read the tokens again"),
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = view.changed() => if changed.is_err() { return },
+        }
+    }
 }
 
 /// Creates the default plugin directory. A directory in the configuration must exist, because its name may be mistyped.

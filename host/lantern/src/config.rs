@@ -71,6 +71,8 @@ pub struct HostConfig {
     pub limits: PluginLimits,
     /// Settings of the database.
     pub store: StoreSettings,
+    /// This host among those of one PostgreSQL database.
+    pub node: NodeSettings,
     /// Settings of the log.
     pub log: LogSettings,
 }
@@ -206,6 +208,15 @@ pub struct StoreSettings {
     pub commit_delay: Duration,
     /// The PostgreSQL server that has the tables; none for a file.
     pub server: Option<lantern_store::Server>,
+}
+
+/// A host among those of one PostgreSQL database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeSettings {
+    /// Its name; none for the name of the machine.
+    pub name: Option<String>,
+    /// The URL of its API for the other hosts; none for the listening address.
+    pub url: Option<String>,
 }
 
 /// Settings of the log.

@@ -38,7 +38,11 @@ impl Jobs {
             lifecycle.clone(),
             stop.child_token(),
         ));
-        tasks.spawn(indexes::run(Arc::clone(store), stop.child_token()));
+        tasks.spawn(indexes::run(
+            Arc::clone(store),
+            lifecycle.clone(),
+            stop.child_token(),
+        ));
         tasks.spawn(search::run(Arc::clone(store), stop.child_token()));
         tasks.spawn(database_file::run(Arc::clone(store)));
         tasks.spawn(reconnects::run(broker.clone(), metrics.clone()));

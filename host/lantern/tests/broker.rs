@@ -116,6 +116,7 @@ async fn publish(server: &NatsServer, first: u64, count: u64) {
 fn request(after: u64) -> OpenRequest {
     OpenRequest {
         replace: false,
+        term: 0,
         stream: STREAM.into(),
         subjects: Vec::new(),
         consumer: "lantern_test".into(),

@@ -21,6 +21,8 @@ mod host;
 mod line_to_broker;
 #[path = "support/nats.rs"]
 mod nats;
+#[path = "../../../xtask/src/postgres.rs"]
+mod postgres_server;
 #[path = "support/query.rs"]
 mod query;
 #[path = "support/starving.rs"]
@@ -60,6 +62,8 @@ mod logins;
 mod malformed;
 #[path = "host/misbehaving.rs"]
 mod misbehaving;
+#[path = "host/nodes.rs"]
+mod nodes;
 #[path = "host/operator.rs"]
 mod operator;
 #[path = "host/power.rs"]

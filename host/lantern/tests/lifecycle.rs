@@ -152,6 +152,7 @@ impl Scene {
         .unwrap();
         let (stop, loader) = (CancellationToken::new(), Arc::new(loader));
         let parts = Parts {
+            leases: None,
             config: LifecycleConfig {
                 components_dir: self.dir.path().join("components"),
                 plugin_dir: self.plugin_dir.path().to_owned(),

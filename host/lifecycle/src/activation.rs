@@ -28,7 +28,7 @@ impl Inner {
         let (name, digest) = (plugin.manifest().name.as_str(), plugin.digest());
         let detail = format!("version {} is active", plugin.manifest().version);
         let mark = by.mark("plugin.activate", name, Some(digest), detail);
-        let lane = self.operations.enter(name).await;
+        let lane = self.enter(name).await?;
         self.activate_in(&lane, version, way, by, mark).await
     }
 

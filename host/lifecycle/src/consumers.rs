@@ -206,6 +206,7 @@ impl Lifecycle {
 
 impl Inner {
     async fn take_over(&self, plugin: &str) -> Result<Vec<ConsumerTakenOver>, LifecycleError> {
+        self.require_here(plugin)?;
         self.installation(plugin).await?;
         let manifest = self.running.manifest(plugin);
         let manifest =

@@ -25,7 +25,7 @@ use super::{Actor, Component, Inner, Lifecycle, LifecycleError, Requester};
 use lantern_model::actor::HostPart;
 use lantern_plugin::{Digest, Plugin};
 use lantern_projection::LoadedVersion;
-use lantern_store::{Activation, FileRecord, Pause, PausedBy};
+use lantern_store::{Activation, FileRecord, PLUGIN_DIRECTORY_LEASE, Pause, PausedBy};
 
 use files::{FileFailure, FileStamps, LoadedFile, list_files, read_and_load};
 
@@ -171,7 +171,10 @@ impl Directory {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(SCAN_EVERY) => {}
             }
-            self.scan().await;
+            // Of several hosts one reads its directory.
+            if self.inner.runs_here(PLUGIN_DIRECTORY_LEASE) {
+                self.scan().await;
+            }
             self.inner.scans.send_modify(|scans| *scans += 1);
         }
     }

@@ -27,6 +27,16 @@ pub enum LifecycleError {
     /// The operation is not possible in the current state; the message names an alternative.
     #[error("{0}")]
     Conflict(String),
+    /// Another host of the database runs the plugin.
+    #[error("host {node} runs plugin {plugin}; send the request to {url}")]
+    Elsewhere {
+        /// The plugin.
+        plugin: String,
+        /// The name of the host.
+        node: String,
+        /// The URL of its API.
+        url: String,
+    },
     /// The component is not a valid plugin.
     #[error("the component was rejected")]
     Load(#[source] LoadError),

@@ -36,8 +36,10 @@ mod load_failures;
 mod loading;
 mod pause;
 mod permit;
+mod placement;
 mod priority;
 mod rebuild;
+mod reconcile;
 mod removal;
 mod reproject;
 mod requester;
@@ -71,7 +73,7 @@ use lantern_model::settings::PluginSettings;
 use lantern_model::status::Registry;
 use lantern_plugin::{Digest, Loader, Plugin};
 use lantern_projection::LoadedVersion;
-use lantern_store::{Activation, Adoption, Pause, PausedBy, RetryTotals, Store};
+use lantern_store::{Activation, Adoption, Leases, Pause, PausedBy, RetryTotals, Store};
 use lantern_telemetry::Metrics;
 use lantern_trust::signature::Policy;
 
@@ -120,6 +122,8 @@ pub struct Parts {
     pub registry: Registry,
     /// The metrics.
     pub metrics: Metrics,
+    /// The leases of plugins; none if the database has only one host.
+    pub leases: Option<Leases>,
 }
 
 /// The plugins of this host. Cheap to clone.
@@ -242,7 +246,12 @@ impl Lifecycle {
         let (component, by) = (component.into(), by.into());
         let act = async move {
             // The activation ends the audit entry.
-            let plugin = inner.check_and_store(component, &by.without_entry()).await?;
+            let (plugin, component) = inner.load(component).await?;
+            inner.require_here(plugin.manifest().name.as_str())?;
+            let without_entry = by.without_entry();
+            inner
+                .store_component(&plugin, component, &format!("sent by {by}"), &without_entry)
+                .await?;
             let version = Arc::new(LoadedVersion::new(Arc::clone(&plugin)));
             let activated = inner.activate_version(version, Activation::Activate, &by).await;
             activated.map_err(|source| InstallError::NotActivated {

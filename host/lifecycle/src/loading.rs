@@ -23,6 +23,7 @@ impl Inner {
         if let Some(warm) = self.running.warm(plugin, digest) {
             return Ok(warm);
         }
+        self.receive_component(digest).await?;
         let inner = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || inner.components.get(digest)).await;
         let bytes = match read {
@@ -36,6 +37,27 @@ impl Inner {
         };
         let (loaded, _) = self.load(bytes.into()).await?;
         Ok(Arc::new(LoadedVersion::new(loaded)))
+    }
+
+    /// Takes a component that another host of the database has installed, unless this host has it.
+    pub(super) async fn receive_component(self: &Arc<Self>, digest: Digest) -> Result<(), LifecycleError> {
+        if self.parts.leases.is_none() || self.components.contains(digest) {
+            return Ok(());
+        }
+        let reader = self.parts.store.reader();
+        let Some((bytes, signature)) = reader.shared_component(&digest.to_string()).await? else {
+            return Ok(());
+        };
+        let inner = Arc::clone(self);
+        let kept = tokio::task::spawn_blocking(move || {
+            if let Some(signature) = signature {
+                inner.components.put_signature(digest, &signature)?;
+            }
+            inner.components.put(digest, &bytes)
+        });
+        let kept = kept.await.map_err(|error| error.to_string());
+        kept.and_then(|kept| kept.map_err(|error| error.to_string()))
+            .map_err(|error| LifecycleError::Unavailable(format!("failed to store a component: {error}")))
     }
 
     /// Loads and stores a component that an operator sent.
@@ -60,6 +82,13 @@ impl Inner {
     ) -> Result<(), LifecycleError> {
         let component_bytes = component.bytes.len() as u64;
         let digest = plugin.digest();
+        if self.parts.leases.is_some() {
+            let (bytes, signature) = (component.bytes.clone(), component.signature.clone());
+            let plugins = self.parts.store.plugins();
+            plugins
+                .share_component(&digest.to_string(), bytes, signature)
+                .await?;
+        }
         let inner = Arc::clone(self);
         let kept = tokio::task::spawn_blocking(move || {
             inner.components.put(digest, &component.bytes)?;
@@ -89,7 +118,7 @@ impl Inner {
     }
 
     /// Compiles and tests a component on a blocking thread, one at a time.
-    async fn load(
+    pub(super) async fn load(
         self: &Arc<Self>,
         component: Component,
     ) -> Result<(Arc<Plugin>, Component), LifecycleError> {

@@ -21,6 +21,7 @@ impl Inner {
         decide: impl FnOnce(Option<&Pause>) -> PauseChange,
     ) -> Result<(), LifecycleError> {
         // The database and the running plugins have to see two changes in the same order.
+        self.require_here(plugin)?;
         let _lane = self.pauses.enter(plugin).await;
         let installation = self.installation(plugin).await?;
         let pause = match decide(installation.paused.as_ref()) {

@@ -219,7 +219,7 @@ impl Inner {
             return Err(LifecycleError::Conflict(format!("there is no rebuild {}", id.0)));
         };
         // The rebuild may end while this waits for its swap.
-        let _lane = self.operations.enter(&known.plugin).await;
+        let _lane = self.enter(&known.plugin).await?;
         match self.rebuild_record(id).await? {
             Some(record) if record.state == RebuildState::Running => {
                 if let Some(running) = self.rebuilds.lock().remove(&id) {
@@ -254,7 +254,7 @@ impl Inner {
     /// Resumes the rebuilds that were running when the host stopped, and removes the tables of ended ones.
     pub(super) async fn resume_rebuilds(self: &Arc<Self>) -> Result<(), LifecycleError> {
         for record in self.parts.store.reader().rebuilds().await? {
-            if record.state != RebuildState::Running {
+            if record.state != RebuildState::Running || !self.runs_here(&record.plugin) {
                 continue;
             }
             let digest = record.digest.parse::<Digest>();

@@ -13,7 +13,7 @@ impl Inner {
         drop_tables: bool,
         by: &Requester,
     ) -> Result<Removal, LifecycleError> {
-        let lane = self.operations.enter(plugin).await;
+        let lane = self.enter(plugin).await?;
         self.installation(plugin).await?;
         self.check_no_rebuild(plugin)?;
         let mark = by.mark("plugin.remove", plugin, None, String::new());

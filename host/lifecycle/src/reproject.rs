@@ -46,6 +46,7 @@ impl Lifecycle {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
         self.detached(async move {
+            inner.require_here(&plugin)?;
             let _permit = inner.permit("reprojection", &plugin)?;
             let mut work = Reprojection::begin(Arc::clone(&inner), &plugin, digest).await?;
             tracing::warn!(

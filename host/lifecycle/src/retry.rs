@@ -57,6 +57,7 @@ impl Lifecycle {
         let inner = Arc::clone(&self.inner);
         let by = by.clone();
         self.detached(async move {
+            inner.require_all_here(filter.plugin.as_deref())?;
             let versions = inner.running.versions();
             let mut retried = RetryTotals::default();
             for version in versions {
@@ -93,6 +94,7 @@ impl Lifecycle {
         filter: OpenDeadLetterFilter,
         by: impl Into<Requester>,
     ) -> Result<u64, LifecycleError> {
+        self.inner.require_all_here(filter.plugin.as_deref())?;
         let by = by.into();
         let mark = by.mark(
             "dead-letters.discard",

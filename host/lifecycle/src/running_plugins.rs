@@ -5,21 +5,24 @@
 //! so the task never waits: it hands ended projections over to the operation, which waits for them. After each command
 //! the task publishes a snapshot. All reads use the snapshot, so they wait for no operation.
 
+mod projections;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lanes::Lane;
+use super::placement::Placements;
 use super::{LifecycleError, Parts};
 use lantern_model::schema::{Manifest, Table};
 use lantern_model::settings::PluginSettings;
 use lantern_model::status::Registry;
 use lantern_plugin::Digest;
-use lantern_projection::{CommitHold, DesiredState, LoadedVersion, Projection, Purpose, VersionCounters};
+use lantern_projection::{CommitHold, DesiredState, LoadedVersion, Placement, VersionCounters};
+use projections::{EndedProjection, ProjectionTask, end, spawn};
 
 /// The handle of the task. Cheap to clone.
 #[derive(Clone)]
@@ -68,6 +71,8 @@ enum Command {
     SetPaused(String, Option<String>),
     /// Makes the projections of a plugin read the database again.
     Notify(String),
+    /// Tells the projections which host reads each plugin.
+    Place(Arc<Placements>),
     /// Ends all projections and the task.
     Stop,
 }
@@ -78,7 +83,10 @@ impl RunningPlugins {
         let (requests, received) = mpsc::unbounded_channel();
         let (published, snapshot) = watch::channel(Snapshot::default());
         let registry = parts.registry.clone();
+        // Before the first placements another host may read each plugin.
+        let placements = parts.leases.as_ref().map(|_| Arc::default());
         let owner = Owner {
+            placements,
             parts,
             stop,
             plugins: BTreeMap::new(),
@@ -134,6 +142,12 @@ impl RunningPlugins {
     pub(super) fn notify(&self, plugin: &str) {
         // Nothing has to be notified once the task has ended.
         drop(self.send(Command::Notify(plugin.to_owned())));
+    }
+
+    /// Tells the projections which host reads each plugin. Does not wait for them.
+    pub(super) fn place(&self, placements: Arc<Placements>) {
+        // No projection runs once the task has ended.
+        drop(self.send(Command::Place(placements)));
     }
 
     /// Ends all projections after the batch in hand, and the task.
@@ -238,6 +252,11 @@ impl RunningPlugins {
             .collect()
     }
 
+    /// The names of the plugins that run or are paused.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.snapshot.borrow().keys().cloned().collect()
+    }
+
     /// Number of plugins that run or are paused.
     pub(super) fn len(&self) -> usize {
         self.snapshot.borrow().len()
@@ -258,6 +277,8 @@ struct Owner {
     parts: Arc<Parts>,
     stop: CancellationToken,
     plugins: BTreeMap<String, Entry>,
+    /// Which host reads each plugin; none if the database has only this host.
+    placements: Option<Arc<Placements>>,
     published: watch::Sender<Snapshot>,
 }
 
@@ -273,21 +294,6 @@ struct PluginRuntime {
     hold: CommitHold,
     warm: Option<Arc<LoadedVersion>>,
     sources: BTreeMap<String, ProjectionTask>,
-}
-
-/// A projection's task.
-struct ProjectionTask {
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-/// A projection that ends after the batch in hand.
-struct EndedProjection {
-    plugin: String,
-    source: String,
-    task: JoinHandle<()>,
-    /// Whether its status disappears when it has ended.
-    unlist: bool,
 }
 
 impl Owner {
@@ -331,9 +337,24 @@ impl Owner {
                     runtime.desired.send_modify(|_| ());
                 }
             }
+            Command::Place(placements) => self.place(placements),
             Command::Stop => return self.stop_all(),
         }
         Vec::new()
+    }
+
+    fn place(&mut self, placements: Arc<Placements>) {
+        for (plugin, entry) in &mut self.plugins {
+            if let Some(runtime) = &entry.runtime {
+                let placement = placements.of(plugin);
+                runtime.desired.send_if_modified(|desired| {
+                    let is_new = desired.placement != placement;
+                    desired.placement = placement;
+                    is_new
+                });
+            }
+        }
+        self.placements = Some(placements);
     }
 
     fn runtime(&mut self, plugin: &str) -> Option<&mut PluginRuntime> {
@@ -347,12 +368,17 @@ impl Owner {
     ) -> Vec<EndedProjection> {
         let manifest = Arc::clone(version.plugin().manifest());
         let name = manifest.name.as_str();
+        let placement = self
+            .placements
+            .as_ref()
+            .map_or(Placement::ONLY_HOST, |placements| placements.of(name));
         let Entry { paused, runtime } = self.plugins.entry(name.to_owned()).or_default();
         let runtime = runtime.get_or_insert_with(|| PluginRuntime {
             desired: watch::Sender::new(DesiredState {
                 version: Arc::clone(version),
                 settings: Arc::clone(&settings),
                 paused: paused.clone(),
+                placement,
             }),
             hold: CommitHold::default(),
             warm: None,
@@ -441,43 +467,4 @@ impl PluginRuntime {
             self.warm = Some(old);
         }
     }
-}
-
-/// Ends projections after the batch in hand. Does not wait for them.
-fn end(plugin: &str, sources: BTreeMap<String, ProjectionTask>, unlist: bool) -> Vec<EndedProjection> {
-    let ended = sources
-        .into_iter()
-        .map(|(source, ProjectionTask { stop, task })| {
-            stop.cancel();
-            EndedProjection {
-                plugin: plugin.to_owned(),
-                source,
-                task,
-                unlist,
-            }
-        });
-    ended.collect()
-}
-
-/// Starts the projection of one source and lists its status.
-fn spawn(
-    parts: &Parts,
-    stop: &CancellationToken,
-    (desired, hold): (&watch::Sender<DesiredState>, &CommitHold),
-    source: &str,
-) -> ProjectionTask {
-    let (projection, status) = Projection::new(
-        parts.broker.clone(),
-        Arc::clone(&parts.store),
-        desired.subscribe(),
-        source,
-        Purpose::Live,
-        parts.config.projections.clone(),
-        parts.metrics.clone(),
-    );
-    parts.registry.add(status);
-    let stop = stop.child_token();
-    let projection = projection.with_hold(hold.clone());
-    let task = tokio::spawn(projection.run(stop.clone()));
-    ProjectionTask { stop, task }
 }

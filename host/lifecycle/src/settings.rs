@@ -36,7 +36,7 @@ impl Inner {
         settings.get(plugin).cloned().unwrap_or_default()
     }
 
-    fn cache_settings(&self, plugin: &str, settings: PluginSettings) {
+    pub(super) fn cache_settings(&self, plugin: &str, settings: PluginSettings) {
         self.settings
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -64,7 +64,7 @@ impl Inner {
         by: &Requester,
     ) -> Result<PluginSettings, LifecycleError> {
         PluginName::parse(plugin).map_err(|error| LifecycleError::BadSettings(vec![error.to_string()]))?;
-        let lane = self.operations.enter(plugin).await;
+        let lane = self.enter(plugin).await?;
         let mut settings = self.settings_of(plugin);
         let mut problems: Vec<String> = changes
             .iter()

@@ -34,6 +34,7 @@ impl Inner {
         accepted: Accepted,
         by: &Requester,
     ) -> Result<Timestamp, LifecycleError> {
+        self.require_here(plugin)?;
         self.installation(plugin).await?;
         let mark = by.mark("source.accept", plugin, None, format!("source {source}"));
         let Some(created_ns) = self

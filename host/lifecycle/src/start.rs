@@ -14,17 +14,21 @@ use super::error::StartError;
 use super::lanes::Lanes;
 use super::load_failures::{LoadFailure, LoadSubject, describe_error};
 use super::loading::run_parallel;
+use super::placement::{follow_catalog, follow_leases};
 use super::rebuild::Rebuilds;
 use super::running_plugins::RunningPlugins;
 use super::signatures::Signatures;
 use super::{Actor, Inner, Lifecycle, LifecycleError, Parts};
 use lantern_model::actor::HostPart;
 use lantern_model::schema::Table;
+use lantern_plugin::Plugin;
 use lantern_projection::LoadedVersion;
-use lantern_store::Installation;
+use lantern_store::{Installation, PLUGIN_DIRECTORY_LEASE};
 
 /// Tasks that run until the host stops: of the running plugins, of abandoned consumers, and of the plugin directory.
 const PERMANENT_TASKS: usize = 3;
+/// Those of a host among several: the leases, and the changes by other hosts.
+const LEASE_TASKS: usize = 2;
 
 impl Lifecycle {
     /// Starts the installed plugins, then new ones from the plugin directory. A component that cannot be loaded is
@@ -65,7 +69,9 @@ impl Lifecycle {
         inner.resume(&installations).await?;
         inner.sweep(&installations);
         let mut directory = Directory::new(Arc::clone(&inner));
-        directory.scan_at_start().await?;
+        if inner.runs_here(PLUGIN_DIRECTORY_LEASE) {
+            directory.scan_at_start().await?;
+        }
         let load_failures = inner.load_failures();
         // A signature that arrives later can resolve a rejected one, so it does not prevent the start.
         let hopeless = load_failures
@@ -77,6 +83,14 @@ impl Lifecycle {
                 .map(|failure| format!("{}: {}", failure.subject, failure.reason))
                 .collect();
             return Err(StartError::Nothing(reasons.join("; ")));
+        }
+        if let Some(leases) = inner.parts.leases.clone() {
+            // The first claims follow at once, so that the start ends with running sources.
+            leases.set_ready(inner.reconcile().await?);
+            inner
+                .tasks
+                .spawn(follow_leases(Arc::clone(&inner), leases.clone()));
+            inner.tasks.spawn(follow_catalog(Arc::clone(&inner), leases));
         }
         inner.resume_rebuilds().await?;
         inner.watch_abandoned();
@@ -91,7 +105,11 @@ impl Lifecycle {
 
     /// Number of background tasks that will end, such as retries, health gates and rebuilds.
     pub fn background_tasks(&self) -> usize {
-        self.inner.tasks.len().saturating_sub(PERMANENT_TASKS)
+        let permanent = match self.inner.parts.leases {
+            Some(_) => PERMANENT_TASKS + LEASE_TASKS,
+            None => PERMANENT_TASKS,
+        };
+        self.inner.tasks.len().saturating_sub(permanent)
     }
 
     /// The tables that have a retention period.
@@ -118,17 +136,7 @@ impl Inner {
                 paused.await.map_err(LifecycleError::from)?;
             }
         }
-        let wanted = installations.iter().filter_map(|installation| {
-            let active = installation.active.and_then(|id| installation.version(id))?;
-            let failed = active.failed.is_some();
-            Some((installation.plugin.clone(), active.digest.clone(), failed))
-        });
-        let inner = Arc::clone(self);
-        let loaded = run_parallel(wanted.collect(), move |(plugin, digest, failed)| {
-            let loaded = inner.load_stored(&digest);
-            (plugin, digest, failed, loaded)
-        });
-        for (plugin, digest, failed, loaded) in loaded.await {
+        for (plugin, digest, failed, loaded) in self.load_active(installations).await? {
             match loaded {
                 Ok(loaded) => {
                     if failed {
@@ -171,4 +179,28 @@ impl Inner {
         }
         Ok(())
     }
+
+    /// Loads the active versions. Each comes with its plugin, its digest, and whether it failed to load before.
+    async fn load_active(
+        self: &Arc<Self>,
+        installations: &[Installation],
+    ) -> Result<Vec<(String, String, bool, LoadResult)>, LifecycleError> {
+        let wanted = installations.iter().filter_map(|installation| {
+            let active = installation.active.and_then(|id| installation.version(id))?;
+            let failed = active.failed.is_some();
+            Some((installation.plugin.clone(), active.digest.clone(), failed))
+        });
+        let wanted: Vec<(String, String, bool)> = wanted.collect();
+        for digest in wanted.iter().filter_map(|(_, digest, _)| digest.parse().ok()) {
+            self.receive_component(digest).await?;
+        }
+        let inner = Arc::clone(self);
+        Ok(run_parallel(wanted, move |(plugin, digest, failed)| {
+            let loaded = inner.load_stored(&digest);
+            (plugin, digest, failed, loaded)
+        })
+        .await)
+    }
 }
+
+type LoadResult = Result<Arc<Plugin>, LifecycleError>;

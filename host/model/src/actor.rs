@@ -10,6 +10,9 @@ use super::schema::TokenName;
 /// Name of the token that the host creates for the command line on its machine.
 pub const LOCAL_TOKEN: &str = "local";
 
+/// Beginning of the name of such a token if several hosts share a database: each has its own.
+pub const LOCAL_TOKEN_OF_NODE: &str = "local-";
+
 /// Who performs an operation. The text form is stored in the audit, and later hosts read it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Actor {

@@ -27,11 +27,14 @@ pub enum ProjectionState {
     Undecided,
     /// Stopped normally.
     Stopped,
+    /// This host does not read the source: another host of the database is about to, and has not reported it yet. `paused`
+    /// contains the reason.
+    Standby,
 }
 
 impl ProjectionState {
     /// All states, in the order of declaration.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Starting,
         Self::WaitingForStream,
         Self::Running,
@@ -40,6 +43,7 @@ impl ProjectionState {
         Self::Failed,
         Self::Undecided,
         Self::Stopped,
+        Self::Standby,
     ];
 
     /// The name in the API and the metrics.
@@ -53,6 +57,7 @@ impl ProjectionState {
             Self::Failed => "failed",
             Self::Undecided => "undecided",
             Self::Stopped => "stopped",
+            Self::Standby => "standby",
         }
     }
 }
@@ -117,7 +122,9 @@ pub struct Status {
     pub state: ProjectionState,
     /// Start of this state, in milliseconds since 1970.
     pub state_since_ms: i64,
-    /// Reason of the pause; `null` when it is not paused.
+    /// The name of the host that reads it; `null` if the database has only one host, or if none reads it now.
+    pub node: Option<String>,
+    /// Reason of the pause or the standby; `null` otherwise.
     pub paused: Option<String>,
     /// The current epoch of the source, from 1.
     pub epoch: u64,
@@ -167,6 +174,7 @@ impl Status {
             stream,
             state: ProjectionState::Starting,
             state_since_ms: now_ms(),
+            node: None,
             paused: None,
             epoch: 0,
             checkpoint: 0,

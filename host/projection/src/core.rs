@@ -52,7 +52,7 @@ impl Projection {
                     let reads_the_same = now.version.source(self.source_name()).is_some_and(|(_, source)| {
                         !source.origin.is_replayable() && source.origin.subjects() == subjects
                     });
-                    if now.paused.is_some() || !reads_the_same {
+                    if now.paused.is_some() || !now.placement.is_here() || !reads_the_same {
                         return Halt::DesiredStateChanged;
                     }
                     version = now.version;

@@ -17,6 +17,7 @@ mod pipeline;
 pub mod plan;
 mod progress;
 mod rate_limit;
+mod recording;
 mod session;
 mod survey;
 mod version;
@@ -32,9 +33,9 @@ use lantern_broker::Broker;
 use lantern_model::batch::Timestamp;
 use lantern_model::settings::DeadLetterPolicy;
 use lantern_model::status::{ProjectionState, Status};
-use lantern_plugin::{Plugin, Projected};
-use lantern_store::{AdoptError, Adopted, Adoption, Committed, Store};
-use lantern_telemetry::{Metrics, Outcome, RowEffect};
+use lantern_plugin::Plugin;
+use lantern_store::{AdoptError, Adopted, Adoption, Store};
+use lantern_telemetry::Metrics;
 
 use self::core::Kept;
 use pipeline::Pipeline;
@@ -43,7 +44,7 @@ pub use gate::{FillState, Gate, GateKeeper};
 pub use hold::{CommitHold, CommitHoldGuard};
 pub use observation::{HistoryComparison, compare_history};
 pub use session::consumer_names;
-pub use version::{DesiredState, LoadedVersion, Purpose, Rebuild, VersionCounters};
+pub use version::{DesiredState, LoadedVersion, Placement, Purpose, Rebuild, VersionCounters};
 
 /// Settings of all projections.
 #[derive(Clone, Debug)]
@@ -80,6 +81,14 @@ pub struct Projection {
     metrics: Metrics,
     status: watch::Sender<Status>,
     progress: Arc<progress::Progress>,
+}
+
+/// Why a projection reads nothing.
+enum Idle {
+    /// Its plugin is paused, for this reason.
+    Paused(String),
+    /// Another host reads its source: what to show, and the status that this host reported.
+    Elsewhere(String, Option<Box<Status>>),
 }
 
 /// Why a session ends.
@@ -222,14 +231,32 @@ impl Projection {
         surveys: &mut tokio::time::Interval,
     ) {
         loop {
-            let reason = match &*desired.borrow_and_update() {
+            let now = desired.borrow_and_update().clone();
+            if let Placement::Here { node, .. } = &now.placement {
+                self.show_node(node.as_deref());
+            }
+            let idle = match &now {
+                DesiredState {
+                    placement: Placement::Elsewhere { detail, reports },
+                    ..
+                } => Idle::Elsewhere(detail.clone(), reports.get(&self.source).cloned().map(Box::new)),
                 DesiredState {
                     paused: Some(reason), ..
-                } => reason.clone(),
+                } => Idle::Paused(reason.clone()),
                 DesiredState { version, .. } if version.source(&self.source).is_some() => return,
-                DesiredState { .. } => "the active version does not read this source".to_owned(),
+                DesiredState { .. } => {
+                    Idle::Paused("the active version does not read this source".to_owned())
+                }
             };
             self.progress.set_stream_missing(false);
+            let reason = match idle {
+                Idle::Paused(reason) => reason,
+                Idle::Elsewhere(detail, report) => {
+                    self.show_elsewhere(detail, report);
+                    version::changed(desired).await;
+                    continue;
+                }
+            };
             self.status.send_modify(|status| status.pause(reason));
             tokio::select! {
                 () = version::changed(desired) => self.recount_while_paused().await,
@@ -306,6 +333,31 @@ impl Projection {
             "discarded the oldest dead letters, as set for this plugin"
         );
         self.recount_dead_letters(pipeline).await
+    }
+
+    /// Shows that this host reads the source.
+    fn show_node(&self, node: Option<&str>) {
+        self.status.send_if_modified(|status| {
+            let is_new = status.node.as_deref() != node;
+            status.node = node.map(str::to_owned);
+            is_new
+        });
+    }
+
+    /// Shows what another host does with the source.
+    fn show_elsewhere(&self, detail: String, report: Option<Box<Status>>) {
+        self.status.send_modify(|status| match report {
+            Some(report) => *status = *report,
+            None => {
+                status.enter(ProjectionState::Standby);
+                status.paused = Some(detail);
+                status.node = None;
+                status.stalled_since_ms = None;
+                status.clear_error();
+            }
+        });
+        // The next session reads it from the database.
+        self.progress.set_checkpoint(0);
     }
 
     fn plugin_name(&self) -> &str {
@@ -386,100 +438,6 @@ impl Projection {
                 ProjectionState::Failed => FillState::Failed(reason.clone()),
                 _ => FillState::Waiting,
             });
-        }
-    }
-
-    fn record_calls(&self, version: &LoadedVersion, projected: &Projected, memory_peak_bytes: usize) {
-        let (plugin, source) = (self.plugin_name(), self.source_name());
-        let live = self.purpose == Purpose::Live;
-        if live {
-            self.metrics.projected(plugin, projected.busy);
-        }
-        version.count_calls(projected, memory_peak_bytes);
-        for fault in &projected.faults {
-            let (class, reason, sequence) = (fault.class.as_str(), &fault.reason, fault.first_sequence);
-            let (messages, rejected) = (fault.messages, fault.rejected);
-            tracing::warn!(
-                plugin,
-                source,
-                class,
-                reason,
-                sequence,
-                messages,
-                rejected,
-                "a call into the plugin failed"
-            );
-            if live {
-                self.metrics.plugin_fault(plugin, class);
-            }
-        }
-    }
-
-    /// Updates status and metrics after a commit.
-    fn record_commit(&self, version: &LoadedVersion, committed: &Committed, through: u64) {
-        let (plugin, source) = (self.plugin_name(), self.source_name());
-        let counts = committed.counts;
-        let dead = counts.dead.saturating_sub(committed.forgotten);
-        version.count(counts.messages, dead);
-        for (sequence, reason) in &committed.refused {
-            tracing::warn!(
-                plugin,
-                source,
-                sequence,
-                reason,
-                "the database refused a message's rows"
-            );
-        }
-        if self.purpose == Purpose::Live {
-            self.record_metrics(version, committed);
-        }
-        self.progress.set_checkpoint(through);
-        self.progress.add_open_dead_letters(dead);
-        if let Some(gate) = &self.gate {
-            gate.record_checkpoint(through);
-        }
-        self.status.send_modify(|status| {
-            status.checkpoint = through;
-            status.messages += counts.messages;
-            status.rows += counts.rows;
-            status.inserted += counts.inserted;
-            status.updated += counts.updated;
-            status.present += counts.present();
-            status.dead_letters += dead;
-            status.missing += counts.missing;
-            status.stalled_since_ms = None;
-            status.clear_error();
-            status.lag = status.lag.map(|lag| lag.saturating_sub(counts.messages));
-        });
-    }
-
-    /// Records a commit of the live tables. A rebuild does not count its messages a second time.
-    fn record_metrics(&self, version: &LoadedVersion, committed: &Committed) {
-        let (plugin, source) = (self.plugin_name(), self.source_name());
-        let counts = committed.counts;
-        self.metrics.committed(committed.took, counts.rows);
-        self.metrics
-            .messages(plugin, source, Outcome::Projected, counts.projected);
-        self.metrics
-            .messages(plugin, source, Outcome::Skipped, counts.skipped);
-        self.metrics.messages(plugin, source, Outcome::Dead, counts.dead);
-        let manifest = version.plugin().manifest();
-        for entry in &committed.spent {
-            if let lantern_model::batch::Outcome::Reject(rejection) = &entry.outcome {
-                self.metrics.dead_letters(plugin, source, rejection.class, 1);
-            }
-        }
-        for (write, effects) in manifest.writes.iter().zip(&committed.effects) {
-            let table = manifest.table_of(write).name.as_str();
-            for (effect, rows) in [
-                (RowEffect::Inserted, effects.inserted),
-                (RowEffect::Updated, effects.updated),
-                (RowEffect::Present, effects.present),
-            ] {
-                if rows > 0 {
-                    self.metrics.rows(plugin, table, effect, rows);
-                }
-            }
         }
     }
 }

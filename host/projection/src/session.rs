@@ -13,7 +13,7 @@ use super::plan::{Horizon, covers};
 use super::rate_limit::RateLimit;
 use super::survey::{Reads, Survey, apply_survey};
 use super::version::changed;
-use super::{DesiredState, Halt, LoadedVersion, Projection, Purpose};
+use super::{DesiredState, Halt, LoadedVersion, Placement, Projection, Purpose};
 use lantern_broker::{
     BrokerError, OpenError, OpenRequest, PullError, Pulled, Retention, Start, Subscription,
 };
@@ -65,7 +65,10 @@ impl Projection {
     /// Applies a new desired state between two batches if the source stays the same; any other change needs a new
     /// session.
     async fn follow(&self, pipeline: &mut Pipeline<'_>, desired: &DesiredState) -> Result<(), Halt> {
-        if desired.paused.is_some() || !pipeline.reads_same_source(&desired.version) {
+        if desired.paused.is_some()
+            || !desired.placement.is_here()
+            || !pipeline.reads_same_source(&desired.version)
+        {
             return Err(Halt::DesiredStateChanged);
         }
         if pipeline.runs(&desired.version) {
@@ -118,6 +121,9 @@ impl Projection {
             status.last_sequence = Some(facts.last_sequence);
         });
         self.check_dead_letters(None).await?;
+        let Placement::Here { term, .. } = self.desired.borrow().placement else {
+            return Err(Halt::DesiredStateChanged);
+        };
         let request = OpenRequest {
             stream: stream.to_owned(),
             subjects: subjects.to_vec(),
@@ -127,6 +133,7 @@ impl Projection {
             source: self.source_name().to_owned(),
             description: format!("feeds the tables of Lantern's plugin {}", self.plugin_name()),
             replace: self.progress.wants_replacement(),
+            term,
             start: Start::After {
                 sequence: attached.checkpoint.sequence,
                 published_ns: (attached.checkpoint.published_ns > 0)

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::Projection;
 use lantern_model::schema::Source;
 use lantern_model::settings::PluginSettings;
+use lantern_model::status::Status;
 use lantern_plugin::{Plugin, Projected, Projector};
 use lantern_store::{OriginId, RebuildId};
 
@@ -172,6 +173,37 @@ pub struct DesiredState {
     pub settings: Arc<PluginSettings>,
     /// Why the plugin is paused; `None` lets it run.
     pub paused: Option<String>,
+    /// Which host reads the plugin's sources.
+    pub placement: Placement,
+}
+
+/// Which host reads the sources of a plugin.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Placement {
+    /// This host.
+    Here {
+        /// The term of its lease; 0 if the database has only one host.
+        term: u64,
+        /// Its name among several hosts.
+        node: Option<Arc<str>>,
+    },
+    /// Another host, or none at present.
+    Elsewhere {
+        /// What is shown while no report is known.
+        detail: String,
+        /// The statuses that the other host reported, by source.
+        reports: Arc<BTreeMap<String, Status>>,
+    },
+}
+
+impl Placement {
+    /// The placement of a plugin of which only this host knows.
+    pub const ONLY_HOST: Self = Self::Here { term: 0, node: None };
+
+    /// Whether this host reads the sources.
+    pub fn is_here(&self) -> bool {
+        matches!(self, Self::Here { .. })
+    }
 }
 
 /// Waits until the desired state changes; forever if its sender is gone.
@@ -203,7 +235,7 @@ impl Projection {
             (Some((_, now)), None) => now.origin.is_replayable(),
             (None, _) => true,
         };
-        desired.paused.is_some() || (is_another && can_replace)
+        desired.paused.is_some() || !desired.placement.is_here() || (is_another && can_replace)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::sql::{Connection, OptionalExtension, params};
 use super::anchors;
 use super::commit::{Adopted, Anchor, Commit, Counts, Entry, Mark, OriginId, RowEffects, VersionId};
 use super::forget;
+use super::leases::Held;
 use super::values::{from_sql, to_sql};
 use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Timestamp};
 use ledger::{write_gap, write_ledger};
@@ -33,6 +34,8 @@ pub(super) struct Applied {
 pub(super) enum ApplyError {
     /// The stored checkpoint is another one.
     Stale(Option<u64>),
+    /// Another host holds the lease of the plugin.
+    NotHeld,
     /// The database rejected a row, and the transaction contains a part of the batch.
     Refused,
     /// SQLite failed for a reason other than the batch's rows.
@@ -58,6 +61,7 @@ pub(super) enum Isolation {
 /// Applies a batch to the open transaction.
 pub(super) fn apply(
     connection: &Connection,
+    held: &Held,
     commit: &mut Commit,
     now: Timestamp,
     isolation: Isolation,
@@ -66,6 +70,9 @@ pub(super) fn apply(
         Some((found, before)) if found.sequence == commit.after => before,
         found => return Err(ApplyError::Stale(found.map(|(found, _)| found.sequence))),
     };
+    if !held.verify(connection, commit.plugin.manifest.name.as_str())? {
+        return Err(ApplyError::NotHeld);
+    }
     let gone = forget::screen_commit(connection, commit, now)?;
     let (effects, refused) = write_rows(connection, commit, isolation)?;
     let mut counts = count(&commit.entries).with_effects(total(&effects));

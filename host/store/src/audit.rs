@@ -7,13 +7,15 @@
 //! [`AuditOutcome::Interrupted`] at the next start.
 
 pub(super) mod chain;
+mod nodes;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::sql::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::{CommitError, Store};
+use super::{CommitError, NodeConfig, Store};
 pub use chain::AuditHash;
 use lantern_model::actor::Actor;
 use lantern_model::batch::{Timestamp, clean_text};
@@ -117,6 +119,7 @@ impl Store {
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`]; the change must not begin in this case.
     pub async fn begin_audit(&self, entry: AuditEntry) -> Result<AuditId, CommitError> {
         let settled = Arc::clone(&self.audit_settled);
+        let node = self.node.clone();
         let entry = AuditEntry {
             outcome: AuditOutcome::Started,
             ..entry
@@ -125,9 +128,12 @@ impl Store {
             connection.make_durable()?;
             let transaction = connection.begin()?;
             if !settled.load(Ordering::Relaxed) {
-                close_interrupted(&transaction)?;
+                close_interrupted(&transaction, node.as_ref())?;
             }
             let begun = append(&transaction, &entry, None)?;
+            if let Some(node) = &node {
+                nodes::record(&transaction, begun, node)?;
+            }
             transaction.commit()?;
             settled.store(true, Ordering::Relaxed);
             Ok(begun)
@@ -208,6 +214,7 @@ fn append(
     ends: Option<i64>,
 ) -> Result<AuditId, crate::sql::Error> {
     let clean = |text: &String| clean_text(text, TEXT_BYTES_MAX);
+    transaction.lock_audit()?;
     chain::begin(transaction)?;
     let (last, previous) = chain::last(transaction)?;
     let row = chain::Row {
@@ -255,29 +262,42 @@ fn has_ended(connection: &Connection, begun: AuditId) -> Result<Option<bool>, cr
 
 /// At the start, before any change can begin: adds the entries of an earlier version to the chain, and ends those whose
 /// changes were interrupted. Returns their number.
-pub(super) fn settle(connection: &mut Connection) -> Result<usize, crate::sql::Error> {
-    if chain::is_begun(connection)? && interrupted(connection)?.is_empty() {
+pub(super) fn settle(
+    connection: &mut Connection,
+    node: Option<&NodeConfig>,
+) -> Result<usize, crate::sql::Error> {
+    if chain::is_begun(connection)? && interrupted(connection, node)?.is_empty() {
         return Ok(0);
     }
     connection.make_durable()?;
     let transaction = connection.begin()?;
     chain::begin(&transaction)?;
-    let closed = close_interrupted(&transaction)?;
+    let closed = close_interrupted(&transaction, node)?;
     transaction.commit()?;
     Ok(closed)
 }
 
-fn close_interrupted(transaction: &Transaction<'_>) -> Result<usize, crate::sql::Error> {
-    let found = interrupted(transaction)?;
+fn close_interrupted(
+    transaction: &Transaction<'_>,
+    node: Option<&NodeConfig>,
+) -> Result<usize, crate::sql::Error> {
+    let found = interrupted(transaction, node)?;
     for (id, entry) in &found {
         append(transaction, entry, Some(*id))?;
     }
     Ok(found.len())
 }
 
-/// Returns the closing rows of the entries that have not ended.
-fn interrupted(connection: &Connection) -> Result<Vec<(i64, AuditEntry)>, crate::sql::Error> {
-    connection
+/// Returns the closing rows of the entries that have not ended, except those of other hosts that live.
+fn interrupted(
+    connection: &Connection,
+    node: Option<&NodeConfig>,
+) -> Result<Vec<(i64, AuditEntry)>, crate::sql::Error> {
+    let of_others = match node {
+        Some(node) => nodes::in_progress(connection, node)?,
+        None => BTreeSet::new(),
+    };
+    let found: Vec<(i64, AuditEntry)> = connection
         .prepare(
             "SELECT id, actor, action, plugin, digest, detail FROM _lantern_audit s WHERE outcome = 'started'
              AND NOT EXISTS (SELECT 1 FROM _lantern_audit e WHERE e.ends = s.id) ORDER BY id",
@@ -297,7 +317,11 @@ fn interrupted(connection: &Connection) -> Result<Vec<(i64, AuditEntry)>, crate:
             };
             Ok((row.get(0)?, entry))
         })?
-        .collect()
+        .collect::<Result<_, _>>()?;
+    Ok(found
+        .into_iter()
+        .filter(|(id, _)| !of_others.contains(id))
+        .collect())
 }
 
 #[cfg(test)]

@@ -227,6 +227,9 @@ pub enum CommitError {
         /// The stored checkpoint; none if the database does not know the origin.
         found: Option<u64>,
     },
+    /// Another host holds the lease of the plugin.
+    #[error("another host has the lease of the plugin")]
+    NotHeld,
     /// The database cannot be written at the moment. The writer and the caller retry.
     #[error("the database cannot be written: {0}")]
     Unavailable(String),
@@ -319,4 +322,13 @@ pub struct NewEpoch {
     pub reason: String,
     /// The present time.
     pub at: Timestamp,
+}
+
+impl NewEpoch {
+    /// The plugin whose lease the epoch needs: a rebuild writes under another name (`RebuildId::name_of`).
+    pub(super) fn plugin_of_rebuild(&self) -> &str {
+        self.plugin
+            .split_once('#')
+            .map_or(&*self.plugin, |(plugin, _)| plugin)
+    }
 }

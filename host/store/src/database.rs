@@ -43,7 +43,11 @@ impl Database {
     }
 
     fn open_server(server: &Server, config: &StoreConfig, runtime: &Handle) -> Result<Self, sql::Error> {
-        let session = server.open_writer(runtime, config.synchronous)?;
+        let session = server.open_writer(
+            runtime,
+            config.synchronous,
+            config.node.as_ref().map(|node| node.id.as_str()),
+        )?;
         let mut connection = sql::Connection::Postgres(session);
         sql::postgres::migrate(&mut connection)?;
         Ok(Self {

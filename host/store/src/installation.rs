@@ -138,7 +138,7 @@ pub enum Activation {
 
 /// Changes to the installed plugins.
 #[derive(Clone, Copy)]
-pub struct Plugins<'a>(&'a Store);
+pub struct Plugins<'a>(pub(super) &'a Store);
 
 impl Store {
     /// Changes to the installed plugins.

@@ -14,6 +14,7 @@ pub mod check;
 mod checkpointer;
 mod commit;
 pub mod comparison;
+mod components;
 mod connection;
 mod consumers;
 mod database;
@@ -23,6 +24,7 @@ pub mod deep;
 pub mod forget;
 mod indexes;
 mod installation;
+mod leases;
 mod location;
 mod lock;
 mod maintenance;
@@ -67,6 +69,7 @@ pub use commit::{
     Accepted, Adopted, Anchor, Attached, Commit, CommitError, Committed, Counts, Entry, Mark, NewEpoch,
     NewGap, OriginId, Question, RowEffects, VersionId,
 };
+pub use components::StoredComponent;
 pub use consumers::{AbandonedConsumer, Consumers};
 pub use database_file::{DatabaseFile, Replacements};
 pub use dead_letters::{DeadLetters, OpenDeadLetter, OpenDeadLetterFilter, RetriedDeadLetter, RetryTotals};
@@ -75,6 +78,9 @@ pub use installation::{
     Activation, FileRecord, Installation, NewVersion, Pause, PausedBy, Plugins, VersionRecord,
 };
 pub use lantern_model::schema::description::{self, ColumnDescription, IndexDescription, TableDescription};
+pub use leases::{
+    JOBS_LEASE, LEASE_TIME, Lease, LeaseView, Leases, Node, NodeConfig, PLUGIN_DIRECTORY_LEASE,
+};
 pub use location::{Location, Server, ServerError};
 pub use lock::LockError;
 pub use maintenance::Maintenance;
@@ -98,6 +104,9 @@ use writer::Writer;
 
 /// The database's name in the data directory.
 pub const DATABASE_FILE: &str = "lantern.db";
+
+/// Digits of the identifier of a data directory that are shown.
+const DIRECTORY_DIGITS: usize = 12;
 
 /// Which commits survive a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +134,8 @@ pub struct StoreConfig {
     pub dir: PathBuf,
     /// The PostgreSQL server that has the tables; none for a file of SQLite in the data directory.
     pub server: Option<Server>,
+    /// This host among those of a PostgreSQL database; none if it is the only one.
+    pub node: Option<NodeConfig>,
     /// Which commits survive a power cut.
     pub synchronous: Synchronous,
     /// Maximum size of the writer's page cache, in bytes; SQLite allocates it on demand.
@@ -142,6 +153,7 @@ impl StoreConfig {
         Self {
             dir: dir.to_owned(),
             server: None,
+            node: None,
             synchronous: Synchronous::Normal,
             cache_bytes: 256 * 1024 * 1024,
             reserve_bytes: 16 * 1024 * 1024,
@@ -247,6 +259,10 @@ pub struct Store {
     readers: Arc<Mutex<Vec<Reader>>>,
     /// Whether the entries of the audit that were interrupted before this start have been ended.
     audit_settled: Arc<AtomicBool>,
+    /// This host among those of the database.
+    node: Option<NodeConfig>,
+    /// The leases of this host, which the writer compares.
+    held: leases::Held,
     _lock: lock::DirLock,
 }
 
@@ -255,10 +271,13 @@ impl Store {
     ///
     /// # Errors
     /// See [`OpenError`]; nothing has changed then, except that a missing directory may have been created.
-    pub async fn open(config: StoreConfig) -> Result<Self, OpenError> {
+    pub async fn open(mut config: StoreConfig) -> Result<Self, OpenError> {
         connection::assert_version().map_err(OpenError::Version)?;
         let lock = lock::DirLock::take(&config.dir)?;
-        let (dir, location) = (config.dir.clone(), config.location());
+        if let Some(node) = &mut config.node {
+            node.identify(&config.dir)?;
+        }
+        let (dir, location, node) = (config.dir.clone(), config.location(), config.node.clone());
         if let Location::Sqlite(path) = &location {
             prepare_file(path).await?;
         }
@@ -271,7 +290,9 @@ impl Store {
         scratch::sweep(&config.dir);
         let reader = Reader::for_host(&location);
         let readers = Arc::new(Mutex::new(vec![reader.clone()]));
+        let held = leases::Held::default();
         let writer = Writer {
+            held: held.clone(),
             location: location.clone(),
             config,
             requests: Queue::new(received),
@@ -302,17 +323,24 @@ impl Store {
             reader,
             readers,
             audit_settled: Arc::default(),
+            node,
+            held,
             _lock: lock,
         };
-        if let Location::Postgres(server) = &store.location {
-            // A server that cannot be used at the start is an error of the configuration.
-            store.flush().await.map_err(|error| OpenError::Server {
-                server: server.to_string(),
-                reason: error.to_string(),
-            })?;
-        }
+        store.connect_server().await?;
         store.audit_settled = Arc::new(AtomicBool::new(settle_audit(&store).await));
         Ok(store)
+    }
+
+    /// A server that cannot be used at the start is an error of the configuration.
+    async fn connect_server(&self) -> Result<(), OpenError> {
+        let Location::Postgres(server) = &self.location else {
+            return Ok(());
+        };
+        self.flush().await.map_err(|error| OpenError::Server {
+            server: server.to_string(),
+            reason: error.to_string(),
+        })
     }
 
     /// The host's own reader. The API has another one, with shorter limits.
@@ -342,6 +370,12 @@ impl Store {
     /// The data directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Identifies the data directory among those of the hosts of one database; none if there is only this host.
+    pub fn directory_id(&self) -> Option<&str> {
+        let node = self.node.as_ref()?;
+        node.directory.get(..DIRECTORY_DIGITS)
     }
 
     /// The file of the write-ahead log, which may be missing while the log is empty; none for a server.

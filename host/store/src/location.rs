@@ -3,12 +3,21 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
 use super::sql::Engine;
 use super::sql::postgres::{SCHEMA, Session, SessionOptions};
 use super::{Synchronous, sql};
+
+/// How long a statement of the leases may take: shorter than a lease.
+const LEASE_STATEMENT_TIME: Duration = Duration::from_secs(2);
+
+/// The name of the writing session of a host at the server.
+pub(super) fn application_name(node: &str) -> String {
+    format!("lantern-writer:{node}")
+}
 
 /// Where the tables are.
 #[derive(Clone, Debug)]
@@ -144,6 +153,7 @@ impl Server {
         &self,
         runtime: &Handle,
         synchronous: Synchronous,
+        node: Option<&str>,
     ) -> Result<Session, sql::Error> {
         let commit = match synchronous {
             Synchronous::Normal => "off",
@@ -151,10 +161,24 @@ impl Server {
         };
         self.open(
             runtime,
-            "lantern-writer",
+            &node.map_or_else(|| "lantern-writer".to_owned(), application_name),
             format!(
                 "SET search_path = {SCHEMA}; SET synchronous_commit = {commit}; SET lock_timeout = '2s';
                  SET statement_timeout = '30s'; SET idle_in_transaction_session_timeout = '5s';
+                 SET client_min_messages = warning"
+            ),
+        )
+    }
+
+    /// The session of the leases. A statement that takes longer than a lease ends.
+    pub(super) fn open_keeper(&self, runtime: &Handle) -> Result<Session, sql::Error> {
+        let limit = LEASE_STATEMENT_TIME.as_millis();
+        self.open(
+            runtime,
+            "lantern-leases",
+            format!(
+                "SET search_path = {SCHEMA}; SET synchronous_commit = off; SET lock_timeout = '{limit}ms';
+                 SET statement_timeout = '{limit}ms'; SET idle_in_transaction_session_timeout = '{limit}ms';
                  SET client_min_messages = warning"
             ),
         )

@@ -50,7 +50,13 @@ fn restrict(path: &Path) -> Result<(), OpenError> {
 /// Ends the entries of the audit whose changes were interrupted. Returns whether that was possible; otherwise it is done
 /// before the next change.
 pub(super) async fn settle_audit(store: &Store) -> bool {
-    match store.call(audit::settle).await {
+    match store
+        .call({
+            let node = store.node.clone();
+            move |connection| audit::settle(connection, node.as_ref())
+        })
+        .await
+    {
         Ok(interrupted) => {
             if interrupted > 0 {
                 tracing::warn!(

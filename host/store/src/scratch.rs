@@ -11,6 +11,7 @@ use super::Store;
 use super::apply::{ApplyError, Isolation, apply};
 use super::catalog::{Adoption, CatalogError, Layout, StoreRefusal, adopt, list_refusals};
 use super::commit::{Adopted, Commit, Counts, Entry, Mark, NewEpoch, OriginId};
+use super::leases::Held;
 use super::migrations::migrate;
 use super::sources::begin_epoch;
 use super::values::from_sql;
@@ -173,6 +174,7 @@ impl Scratch {
         for source in sources {
             let begun = begin_epoch(
                 &mut connection,
+                &Held::default(),
                 &NewEpoch {
                     plugin: adoption.manifest.name.to_string(),
                     source: source.clone(),
@@ -184,6 +186,8 @@ impl Scratch {
                     at: adoption.at,
                 },
             )?;
+            // A scratch database has no leases.
+            let begun = begun.ok_or(crate::sql::Error::NoRows)?;
             origins.insert(source.clone(), (begun.origin, 0));
         }
         Ok(Self {
@@ -219,10 +223,16 @@ impl Scratch {
             durable: false,
         };
         let transaction = self.connection.begin()?;
-        let applied = match apply(&transaction, &mut commit, Timestamp::now(), Isolation::PerMessage) {
+        let applied = match apply(
+            &transaction,
+            &Held::default(),
+            &mut commit,
+            Timestamp::now(),
+            Isolation::PerMessage,
+        ) {
             Ok(applied) => applied,
-            // `Isolation::PerMessage` never rejects a batch.
-            Err(ApplyError::Stale(_) | ApplyError::Refused) => return Err(no_source()),
+            // `Isolation::PerMessage` never rejects a batch, and a scratch database has no leases.
+            Err(ApplyError::Stale(_) | ApplyError::NotHeld | ApplyError::Refused) => return Err(no_source()),
             Err(ApplyError::Sqlite(error)) => return Err(error.into()),
         };
         transaction.commit()?;

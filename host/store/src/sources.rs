@@ -4,6 +4,7 @@ use crate::sql::{Connection, OptionalExtension, Transaction, params};
 
 use super::commit::{Accepted, Attached, Counts, Mark, NewEpoch, OriginId, Question};
 use super::dead_letters::count_open;
+use super::leases::Held;
 use super::read_error::ReadError;
 use super::reader::Reader;
 use super::values::{from_sql, to_sql};
@@ -35,11 +36,13 @@ impl Sources<'_> {
     /// Begins a source's next epoch.
     ///
     /// # Errors
-    /// As for [`Sources::attach`].
+    /// As for [`Sources::attach`], and [`CommitError::NotHeld`].
     pub async fn begin_epoch(self, epoch: NewEpoch) -> Result<Attached, CommitError> {
+        let held = self.0.held.clone();
         self.0
-            .call(move |connection| begin_epoch(connection, &epoch))
-            .await
+            .call(move |connection| begin_epoch(connection, &held, &epoch))
+            .await?
+            .ok_or(CommitError::NotHeld)
     }
 
     /// Records the present name and creation time of an epoch's stream, after its messages were recognised.
@@ -211,9 +214,13 @@ pub(super) fn ledger_sums(connection: &Connection, origin: OriginId) -> Result<C
 /// Begins a source's next epoch, or its first.
 pub(super) fn begin_epoch(
     connection: &mut Connection,
+    held: &Held,
     epoch: &NewEpoch,
-) -> Result<Attached, crate::sql::Error> {
+) -> Result<Option<Attached>, crate::sql::Error> {
     let transaction = connection.begin()?;
+    if !held.verify(&transaction, epoch.plugin_of_rebuild())? {
+        return Ok(None);
+    }
     let origin: i64 = transaction.query_row(
         "INSERT INTO _lantern_origin (plugin, source, epoch, stream, stream_created_ns, begins_after, reason,
              began_at)
@@ -246,7 +253,7 @@ pub(super) fn begin_epoch(
     )?;
     let attached = source_position(&transaction, &epoch.plugin, &epoch.source)?;
     transaction.commit()?;
-    attached.ok_or(crate::sql::Error::NoRows)
+    attached.map(Some).ok_or(crate::sql::Error::NoRows)
 }
 
 /// Also withdraws an open question about the stream.

@@ -189,6 +189,18 @@ impl Connection {
         })
     }
 
+    /// Lets one transaction at a time extend the audit: each entry continues the one before it. SQLite has one writer.
+    pub(crate) fn lock_audit(&self) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(_) => {
+                self.query_row("SELECT pg_advisory_xact_lock(?1)", [postgres::AUDIT_LOCK], |_| {
+                    Ok(())
+                })
+            }
+        }
+    }
+
     /// Whether the database has a table, view or index of this name.
     pub(crate) fn has_relation(&self, name: &str) -> Result<bool, Error> {
         let sql = match self {

@@ -17,6 +17,7 @@ use super::apply::{Applied, ApplyError, Isolation, apply};
 use super::commit::{Commit, CommitError, Committed};
 use super::database::Database;
 use super::database_file::Identity;
+use super::leases::Held;
 use super::location::Location;
 use super::queue::{Call, CommitReply, Next, Queue, WriteLane};
 use super::{Health, Reader, StoreConfig, Synchronous};
@@ -40,6 +41,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Writer {
     pub(super) location: Location,
     pub(super) config: StoreConfig,
+    /// The leases without which no batch is written.
+    pub(super) held: Held,
     pub(super) requests: Queue,
     pub(super) health: watch::Sender<Health>,
     /// The number of commits; it wakes the tails of tables.
@@ -153,6 +156,10 @@ impl Writer {
                 drop(reply.send(Err(CommitError::Stale { expected, found })));
                 Ok(())
             }
+            Err(ApplyError::NotHeld) => {
+                drop(reply.send(Err(CommitError::NotHeld)));
+                Ok(())
+            }
             Err(ApplyError::Sqlite(error)) => {
                 let reason = self.lost(&error);
                 drop(reply.send(Err(CommitError::Unavailable(reason.clone()))));
@@ -188,7 +195,7 @@ impl Writer {
                     pending.applied.forgotten = applied.forgotten;
                 }
                 Err(ApplyError::Sqlite(error)) => return Err(self.lost(&error)),
-                Err(ApplyError::Stale(_) | ApplyError::Refused) => {
+                Err(ApplyError::Stale(_) | ApplyError::NotHeld | ApplyError::Refused) => {
                     let reason = "a batch that was applied before cannot be applied again".to_owned();
                     self.close();
                     self.set_unavailable(reason.clone());
@@ -206,7 +213,7 @@ impl Writer {
         isolation: Isolation,
     ) -> Result<Applied, ApplyError> {
         match self.database.as_ref() {
-            Some(database) => apply(&database.connection, commit, now, isolation),
+            Some(database) => apply(&database.connection, &self.held, commit, now, isolation),
             None => Err(ApplyError::Sqlite(sql::Error::Aborted)),
         }
     }

@@ -174,6 +174,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/nodes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the hosts of the database
+         * @description Several hosts can share a PostgreSQL database. The list is empty with SQLite.
+         *
+         *     Requires a token with the role viewer; none over the loopback interface.
+         */
+        get: operations["listNodes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/projections/history": {
         parameters: {
             query?: never;
@@ -2203,6 +2225,27 @@ export interface components {
              */
             expires_in_days?: number | null;
         };
+        /** @description A host of the database. */
+        Node: {
+            /** @description Its name. */
+            name: string;
+            /** @description The URL of its API. */
+            url: string;
+            /** @description Its version of Lantern. */
+            version: string;
+            /** @description Start of its process (RFC 3339). */
+            started_at: string;
+            /** @description Whether it has renewed its leases in time. */
+            alive: boolean;
+            /** @description Whether it is the host that answers. */
+            answers: boolean;
+            /** @description The plugins that it runs, by name. */
+            plugins: string[];
+            /** @description The jobs of which one host is enough and that it does. */
+            jobs: string[];
+            /** @description The plugins whose active versions it has loaded, by name. */
+            ready: string[];
+        };
         /** @description Data of the event `omitted`. */
         OmittedEvent: {
             /**
@@ -2351,7 +2394,9 @@ export interface components {
              * @description Start of this state, in milliseconds since 1970.
              */
             state_since_ms: number;
-            /** @description Reason of the pause; `null` when it is not paused. */
+            /** @description The name of the host that reads it; `null` if the database has only one host, or if none reads it now. */
+            node: string | null;
+            /** @description Reason of the pause or the standby; `null` otherwise. */
             paused: string | null;
             /**
              * Format: int64
@@ -2441,7 +2486,7 @@ export interface components {
          * @description The state of a projection.
          * @enum {string}
          */
-        ProjectionState: "starting" | "waiting-for-stream" | "running" | "paused" | "retrying" | "failed" | "undecided" | "stopped";
+        ProjectionState: "starting" | "waiting-for-stream" | "running" | "paused" | "retrying" | "failed" | "undecided" | "stopped" | "standby";
         /** @description A condition that needs attention although the source runs. */
         ProjectionWarning: {
             /** @description The kind of the warning. */
@@ -3611,6 +3656,34 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Projection"][];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            413: components["responses"]["TooLarge"];
+            421: components["responses"]["WrongHost"];
+            429: components["responses"]["TooMany"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["Busy"];
+        };
+    };
+    listNodes: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The hosts, ordered by name. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Node"][];
                 };
             };
             400: components["responses"]["BadRequest"];

@@ -288,6 +288,7 @@ async fn idle_lifecycle(dir: &std::path::Path, store: Arc<Store>) -> Lifecycle {
     let registry = Registry::default();
     let metrics = Metrics::new(registry.clone(), store.path());
     let parts = Parts {
+        leases: None,
         config: lantern_lifecycle::LifecycleConfig {
             components_dir: dir.join("components"),
             plugin_dir,

@@ -6,8 +6,8 @@ use super::Routes;
 use crate::change::Change;
 use crate::doc::{Doc, Tag, choice, text};
 use crate::openapi::serve as openapi;
-use crate::{assets, health, info, projections, proof, sql, tokens};
-use lantern_api::{CreatedToken, History, Info, NewToken, Proof, Readiness, SqlAnswer, Token, WhoAmI};
+use crate::{assets, health, info, nodes, projections, proof, sql, tokens};
+use lantern_api::{CreatedToken, History, Info, NewToken, Node, Proof, Readiness, SqlAnswer, Token, WhoAmI};
 use lantern_model::status::Status;
 use lantern_trust::identity::PROOF_PATH;
 
@@ -111,6 +111,13 @@ fn queries(routes: Routes) -> Routes {
             projections::list,
             doc("listProjections", "List projections")
                 .answers_list::<Status>("All projections, ordered by plugin and source."),
+        )
+        .read(
+            "/api/v1/nodes",
+            nodes::list,
+            doc("listNodes", "List the hosts of the database")
+                .description("Several hosts can share a PostgreSQL database. The list is empty with SQLite.")
+                .answers_list::<Node>("The hosts, ordered by name."),
         )
         .read(
             "/api/v1/projections/history",

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use lantern_broker::{Broker, Link};
 use lantern_model::status::Registry;
 use lantern_plugin::{Limits, Plugin, Projector};
-use lantern_projection::{DesiredState, LoadedVersion, Projection, ProjectionConfig, Purpose};
+use lantern_projection::{DesiredState, LoadedVersion, Placement, Projection, ProjectionConfig, Purpose};
 use lantern_store::Store;
 use lantern_telemetry::Metrics;
 use tokio::sync::watch;
@@ -44,6 +44,7 @@ pub fn run(server: &NatsServer, count: usize, decoder: Decoder) -> anyhow::Resul
             version: Arc::new(version(&plugin, decoder)),
             settings: Arc::default(),
             paused: None,
+            placement: Placement::ONLY_HOST,
         });
         let (projection, mut status) = Projection::new(
             broker.clone(),

@@ -3,12 +3,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lantern_broker::{Broker, Link};
 use lantern_http::{Check, Health};
 use lantern_lifecycle::{Lifecycle, LoadFailure, LoadSubject};
 use lantern_model::results::rebuild::RebuildProgress;
-use lantern_store::Store;
+use lantern_store::{LeaseView, Store};
 use lantern_telemetry::Metrics;
 
 /// Number of load failures that are listed; the others are counted.
@@ -24,6 +25,7 @@ pub(super) fn checks(broker: &Broker, store: &Store, lifecycle: Lifecycle, metri
         let mut checks = vec![broker, database_check(&database.borrow(), &file.check())];
         checks.extend(log.as_deref().map(wal_check));
         checks.extend(load_failure_checks(&lifecycle.load_failures()));
+        checks.extend(lifecycle.leases().iter().flat_map(lease_checks));
         checks.extend(lifecycle.active_rebuilds().into_iter().map(rebuild_check));
         checks
     })
@@ -84,6 +86,35 @@ fn broker_check(link: &Link) -> Check {
         ok,
         detail,
     }
+}
+
+/// How long a plugin may be without a host.
+const UNOWNED: Duration = Duration::from_secs(10);
+
+/// Among several hosts: this host can renew its leases, and each plugin has a host.
+fn lease_checks(view: &LeaseView) -> Vec<Check> {
+    let mut checks = vec![Check {
+        name: "leases".to_owned(),
+        ok: view.problem.is_none(),
+        detail: match &view.problem {
+            Some(problem) => format!("the leases of plugins cannot be renewed: {problem}"),
+            None => format!("{} of {} hosts live", living(view), view.nodes.len()),
+        },
+    }];
+    for plugin in view.leases.keys() {
+        if let Some(for_ms) = view.unowned_for_ms(plugin) {
+            checks.push(Check {
+                name: format!("lease:{plugin}"),
+                ok: for_ms < UNOWNED.as_millis() as i64,
+                detail: format!("no host has run the plugin for {} s", for_ms / 1_000),
+            });
+        }
+    }
+    checks
+}
+
+fn living(view: &LeaseView) -> usize {
+    view.nodes.values().filter(|node| node.is_alive).count()
 }
 
 /// A rebuild does not make the host unready, because the tables in use stay available.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde_json::json;
 
-use lantern_http::{Access, LOCAL_TOKEN};
+use lantern_http::Access;
 use lantern_trust::private_files;
 
 /// File in the data directory with `url` and `pid` of the running host.
@@ -48,7 +48,7 @@ pub(super) async fn ensure_operator_token(dir: &Path, access: &Access) -> anyhow
     match fs::read_to_string(&path) {
         Ok(text) => {
             let holder = access.holder(text.trim());
-            if holder.is_some_and(|holder| holder.name.as_str() == LOCAL_TOKEN) {
+            if holder.is_some_and(|holder| access.is_local(&holder.name)) {
                 warn_if_readable_by_others(&path);
                 return Ok(());
             }
@@ -88,6 +88,7 @@ mod tests {
 
     use super::*;
     use lantern_http as http;
+    use lantern_http::LOCAL_TOKEN;
     use lantern_store::{Reader, Store};
 
     #[tokio::test]

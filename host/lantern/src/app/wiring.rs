@@ -2,19 +2,22 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::presence;
 use crate::config::{self, BrokerSettings, HostConfig, Login, RemoteBroker, Servers};
 use lantern_broker::{BrokerLocation, EmbeddedConfig, Remote, SecretSource, Tls};
 use lantern_http as http;
 use lantern_lifecycle as lifecycle;
 use lantern_plugin::Compiler;
 use lantern_projection as projection;
-use lantern_store::{Store, Synchronous};
+use lantern_store::{NodeConfig, Store, Synchronous};
+use lantern_trust::forwarded::ForwardKey;
 use lantern_trust::private_files;
 
-pub(super) fn store(config: &HostConfig) -> lantern_store::StoreConfig {
+pub(super) fn store(config: &HostConfig, address: SocketAddr) -> lantern_store::StoreConfig {
     let synchronous = if config.store.synchronous_full {
         Synchronous::Full
     } else {
@@ -26,12 +29,54 @@ pub(super) fn store(config: &HostConfig) -> lantern_store::StoreConfig {
         reserve_bytes: config.store.reserve_bytes,
         commit_delay: config.store.commit_delay,
         server: config.store.server.clone(),
+        node: config.store.server.is_some().then(|| node(config, address)),
         ..lantern_store::StoreConfig::new(&config.data_dir)
     }
 }
 
+/// This host among those of one PostgreSQL database.
+fn node(config: &HostConfig, address: SocketAddr) -> NodeConfig {
+    let name = config
+        .node
+        .name
+        .clone()
+        .unwrap_or_else(|| format!("{}-{}", machine_name(), address.port()));
+    let url = config.node.url.clone();
+    NodeConfig::new(name, url.unwrap_or_else(|| presence::local_url(address)))
+}
+
+/// Forwarding of changes, with the key that all hosts of the database read from it.
+pub(super) async fn forwarding(store: &Store) -> anyhow::Result<http::Forwarding> {
+    let new = ForwardKey::random().context("the system provides no random numbers")?;
+    let key = store.fact("forward_key", move || new).await?;
+    let key = ForwardKey::parse(&key).context("the key of forwarded requests in the database is damaged")?;
+    Ok(http::Forwarding::new(key))
+}
+
+/// The name of the machine, as the kernel reports it.
+fn machine_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "host".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// The name of the operator token in the data directory. Each of several hosts of a database has its own.
+fn local_token(store: &Store) -> String {
+    store.directory_id().map_or_else(
+        || http::LOCAL_TOKEN.to_owned(),
+        |id| format!("{}{id}", http::LOCAL_TOKEN_OF_NODE),
+    )
+}
+
 /// The address itself is a valid host name in addition to the configured names, because it cannot be spoofed by DNS.
-pub(super) fn http(config: &HostConfig, address: SocketAddr) -> http::Config {
+pub(super) fn http(
+    config: &HostConfig,
+    address: SocketAddr,
+    store: &Store,
+    forwarding: Option<Arc<http::Forwarding>>,
+) -> http::Config {
     let loopback = config::is_loopback(address.ip());
     let mut hosts = config.hosts.clone();
     if !loopback && !address.ip().is_unspecified() {
@@ -43,6 +88,8 @@ pub(super) fn http(config: &HostConfig, address: SocketAddr) -> http::Config {
         sql: config.sql,
         reads_need_token: config.reads_need_token,
         answer_bytes: config.answer_bytes,
+        local_token: local_token(store),
+        forwarding,
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::client::OutputArgs;
 use super::{Failure, print, print_json, table};
-use lantern_api::{Check, Readiness};
+use lantern_api::{Check, Node, Readiness};
 use lantern_model::batch::Timestamp;
 use lantern_model::status::Status;
 
@@ -23,13 +23,16 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
     let client = args.output.open()?;
     let (_, readiness): (u16, Readiness) = client.get_json_of_any_status("/readyz")?;
     let projections: Vec<Status> = client.get_json("/api/v1/projections")?;
+    let nodes: Vec<Node> = client.get_json("/api/v1/nodes")?;
     if args.output.json {
         print_json(&json!({
             "url": client.url(), "ready": readiness.ready, "checks": readiness.checks, "projections": projections,
+            "nodes": nodes,
         }))?;
     } else {
         let now_ms = Timestamp::now().0 / 1_000;
         print(&render(client.url(), &readiness, &projections, now_ms))?;
+        print(&render_nodes(&nodes))?;
     }
     Ok(if readiness.ready {
         ExitCode::SUCCESS
@@ -52,6 +55,26 @@ fn detail(projection: &Status, now_ms: i64) -> String {
         (None, Some(error), None) => error.clone(),
         (None, None, _) => String::new(),
     }
+}
+
+/// The hosts of the database, if there are several; a dead host stays listed for a day.
+fn render_nodes(nodes: &[Node]) -> String {
+    if nodes.is_empty() {
+        return String::new();
+    }
+    let head = ["host", "state", "url", "version", "plugins", "jobs"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(nodes.iter().map(|node| {
+        vec![
+            node.name.clone(),
+            if node.alive { "alive" } else { "dead" }.to_owned(),
+            node.url.clone(),
+            node.version.clone(),
+            node.plugins.join(", "),
+            node.jobs.join(", "),
+        ]
+    }));
+    format!("\n{}", table::align(&rows, &[], ""))
 }
 
 fn render(url: &str, readiness: &Readiness, projections: &[Status], now_ms: i64) -> String {
@@ -109,6 +132,29 @@ fn render(url: &str, readiness: &Readiness, projections: &[Status], now_ms: i64)
 mod tests {
     use super::*;
     use lantern_model::status::{ProjectionState, ProjectionWarning, ProjectionWarningKind};
+
+    #[test]
+    fn hosts_are_listed_with_what_they_run() {
+        assert_eq!(render_nodes(&[]), "");
+        let node = Node {
+            name: "a".into(),
+            url: "http://10.0.0.7:8080".into(),
+            version: "0.1.0".into(),
+            started_at: "2026-01-01T00:00:00Z".into(),
+            alive: true,
+            answers: true,
+            plugins: vec!["executions".into(), "obs-events".into()],
+            jobs: vec!["jobs".into()],
+            ready: Vec::new(),
+        };
+        assert_eq!(
+            render_nodes(&[node]),
+            "
+host  state  url                   version  plugins                 jobs
+a     alive  http://10.0.0.7:8080  0.1.0    executions, obs-events  jobs
+"
+        );
+    }
 
     #[test]
     fn warnings_and_failed_checks_are_listed() {

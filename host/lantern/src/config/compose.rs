@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::value::Value;
 use super::{
-    BatchSettings, BrokerSettings, HostConfig, LogSettings, Login, PluginLimits, Problem, RemoteBroker,
-    Resolved, Servers, SettingOrigin, StoreSettings, TlsSettings, keys,
+    BatchSettings, BrokerSettings, HostConfig, LogSettings, Login, NodeSettings, PluginLimits, Problem,
+    RemoteBroker, Resolved, Servers, SettingOrigin, StoreSettings, TlsSettings, keys,
 };
 use lantern_trust::signature::{Policy, Rule};
 
@@ -109,14 +109,10 @@ pub(super) fn compose(resolved: &Resolved) -> Result<HostConfig, Problem> {
             bytes_max: pick.number("batch.bytes_max")?,
         },
         limits: compose_limits(&pick)?,
-        store: StoreSettings {
-            synchronous_full: pick
-                .text("store.synchronous")
-                .is_some_and(|value| value == "full"),
-            cache_bytes: pick.number("store.cache_size")?,
-            reserve_bytes: pick.number("store.reserve_size")?,
-            commit_delay: pick.time("store.commit_delay")?,
-            server: pick.text("store.url").and_then(|url| url.parse().ok()),
+        store: compose_store(&pick)?,
+        node: NodeSettings {
+            name: pick.text("node.name"),
+            url: pick.text("node.url"),
         },
         log: LogSettings {
             filter: pick
@@ -124,6 +120,18 @@ pub(super) fn compose(resolved: &Resolved) -> Result<HostConfig, Problem> {
                 .map_or_else(|| Picker::absent("log.filter"), Ok)?,
             json: pick.text("log.format").is_some_and(|value| value == "json"),
         },
+    })
+}
+
+fn compose_store(pick: &Picker<'_>) -> Result<StoreSettings, Problem> {
+    Ok(StoreSettings {
+        synchronous_full: pick
+            .text("store.synchronous")
+            .is_some_and(|value| value == "full"),
+        cache_bytes: pick.number("store.cache_size")?,
+        reserve_bytes: pick.number("store.reserve_size")?,
+        commit_delay: pick.time("store.commit_delay")?,
+        server: pick.text("store.url").and_then(|url| url.parse().ok()),
     })
 }
 

@@ -21,6 +21,8 @@ pub enum Kind {
     Urls,
     /// The address of a database of a PostgreSQL server.
     Database,
+    /// An `http://` or `https://` URL without a path.
+    ApiUrl,
     /// One or more names of this host, separated by commas, without ports.
     Hosts,
     /// One or more minisign public keys, or paths of files with one, separated by commas.
@@ -88,7 +90,7 @@ impl Preset {
     }
 }
 
-/// One setting.
+/// A setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// Dotted path in the file. In the environment: upper case, with the prefix `LANTERN__` and `__` for each dot.
@@ -143,8 +145,8 @@ const fn millis(min: u64, max: u64) -> Kind {
 }
 
 use Kind::{
-    Address, Boolean, Choice, Count, Database, Directory, File, Hosts, Keys, LogFilter, Name, Path, Prefix,
-    Size, Urls,
+    Address, ApiUrl, Boolean, Choice, Count, Database, Directory, File, Hosts, Keys, LogFilter, Name, Path,
+    Prefix, Size, Urls,
 };
 use Preset::{Bytes, Derived, Number, Span, Unset, Value};
 
@@ -399,8 +401,19 @@ pub const SETTINGS: &[Setting] = &[
         "store.url",
         Database,
         Unset,
-        "Address of the PostgreSQL database that has the tables, such as postgres://user:password@host/lantern. Without it, \
-         the tables are in a file of SQLite in the data directory.",
+        "Address of the PostgreSQL database that has the tables. Without it, they are in a file of SQLite in the data directory.",
+    ),
+    setting(
+        "node.name",
+        Name,
+        Derived("the name of the machine and the port"),
+        "Name of this host among those of one PostgreSQL database.",
+    ),
+    setting(
+        "node.url",
+        ApiUrl,
+        Derived("the listening address"),
+        "URL at which the other hosts reach the API of this host.",
     ),
     setting(
         "store.commit_delay",

@@ -85,6 +85,7 @@ fn example(kind: Kind, preset: Preset) -> String {
         (_, Kind::Boolean) => "false".to_owned(),
         (_, Kind::Urls) => "\"nats://127.0.0.1:4222\"".to_owned(),
         (_, Kind::Database) => "\"postgres://lantern@localhost/lantern\"".to_owned(),
+        (_, Kind::ApiUrl) => "\"http://10.0.0.7:8080\"".to_owned(),
         (_, Kind::Hosts) => "\"lantern.example.org\"".to_owned(),
         (_, Kind::Keys) => "\"publisher.pub\"".to_owned(),
         (_, Kind::Name) => "\"name\"".to_owned(),

@@ -116,6 +116,8 @@ impl Value {
                     expected(kind),
                 ),
             },
+            Kind::ApiUrl if is_api_url(text) => Ok(Self::Text(text.trim_end_matches('/').to_owned())),
+            Kind::ApiUrl => invalid(format!("not a URL: {}", quote(text)), expected(kind)),
             Kind::Hosts => parse_hosts(kind, text),
             Kind::Keys => match split_keys(text, base) {
                 Some(entries) => Ok(Self::List(entries)),
@@ -162,6 +164,7 @@ pub fn expected(kind: Kind) -> String {
         Kind::Address => "use ADDRESS:PORT, such as 127.0.0.1:7070".into(),
         Kind::Urls => "use nats://HOST:PORT or tls://HOST:PORT, separated by commas".into(),
         Kind::Database => "use postgres://USER:PASSWORD@HOST/DATABASE".into(),
+        Kind::ApiUrl => "use http://HOST:PORT or https://HOST".into(),
         Kind::Hosts => {
             "use names or addresses without ports, separated by commas, such as lantern.example.org".into()
         }
@@ -232,6 +235,19 @@ pub fn redact(text: &str) -> String {
 /// Quotes a raw value for a message: shortened, escaped and without secrets.
 pub fn quote(text: &str) -> String {
     format!("{:?}", clean_text(&redact(text), 80))
+}
+
+/// Whether a text is an address of an API: a scheme, a host and perhaps a port, without credentials and path.
+fn is_api_url(text: &str) -> bool {
+    let Some(rest) = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"))
+    else {
+        return false;
+    };
+    let host = rest.strip_suffix('/').unwrap_or(rest);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
+    !host.is_empty() && host.bytes().all(is_plain)
 }
 
 fn is_name(text: &str) -> bool {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use lantern_lifecycle::Lifecycle;
 use lantern_store::{IndexStep, Store};
 
 /// Interval of the search for missing indexes.
@@ -14,10 +15,14 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Creates missing indexes, one at a time, until `stop`.
-pub(super) async fn run(store: Arc<Store>, stop: CancellationToken) {
+pub(super) async fn run(store: Arc<Store>, lifecycle: Lifecycle, stop: CancellationToken) {
     let mut reported = Vec::new();
     loop {
-        let pause = create_next(&store, &mut reported).await;
+        let pause = if lifecycle.does_jobs() {
+            create_next(&store, &mut reported).await
+        } else {
+            INTERVAL
+        };
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}

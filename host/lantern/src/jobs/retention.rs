@@ -21,6 +21,9 @@ pub(super) async fn run(store: Arc<Store>, lifecycle: Lifecycle, stop: Cancellat
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
+        if !lifecycle.does_jobs() {
+            continue;
+        }
         lifecycle.remove_old_tables();
         for table in &lifecycle.expiring_tables() {
             expire_rows(&store, table, &stop).await;

@@ -138,6 +138,7 @@ impl Database {
             ..lantern_plugin::EngineConfig::new(Compiler::InProcess)
         };
         let parts = Parts {
+            leases: None,
             config: lantern_lifecycle::LifecycleConfig {
                 components_dir: self.dir.path().join("components"),
                 plugin_dir,
@@ -194,6 +195,7 @@ pub fn check(name: &str, ok: bool) -> Check {
 /// Returns the status of a running projection.
 pub fn running() -> Status {
     Status {
+        node: None,
         plugin: "things".into(),
         version: "0.1.0".into(),
         digest: "sha256:aa".into(),

@@ -35,7 +35,7 @@ impl Inner {
         let digest = self.resolve_digest(plugin, Some(digest)).await?;
         let version = self.load_version(plugin, digest).await?;
         // No other operation changes the plugin meanwhile.
-        let _lane = self.operations.enter(plugin).await;
+        let _lane = self.enter(plugin).await?;
         let Ok(_no_erasure) = self.erasure.try_read() else {
             return Err(LifecycleError::Conflict(
                 "an erasure is running; start the rebuild when it is done".to_owned(),

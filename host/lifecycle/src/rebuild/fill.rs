@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{RebuildProgress, RebuildTask, Stopped};
 use lantern_model::schema::{Manifest, OnConflict};
 use lantern_model::status::{ProjectionState, Status};
-use lantern_projection::{self, DesiredState, Gate, GateKeeper, Projection, Purpose, Rebuild};
+use lantern_projection::{self, DesiredState, Gate, GateKeeper, Placement, Projection, Purpose, Rebuild};
 use lantern_store::ReplayRange;
 
 /// Messages that a rebuild pulls at once. It stores them in batches whose size adapts to the live load.
@@ -50,6 +50,7 @@ impl RebuildTask<'_> {
             version: Arc::clone(self.version),
             settings: Arc::new(self.inner.settings_of(name)),
             paused: None,
+            placement: Placement::ONLY_HOST,
         });
         let threads = self.inner.background.handle();
         let mut running = JoinSet::new();

@@ -37,7 +37,7 @@ impl Inner {
             .parse()
             .map_err(|error| LifecycleError::Conflict(format!("{}: {error}", kept.digest)))?;
         let version = self.load_version(plugin, digest).await?;
-        let lane = self.operations.enter(plugin).await;
+        let lane = self.enter(plugin).await?;
         self.check_no_rebuild(plugin)?;
         let suspended = self.running.version(plugin);
         self.running.suspend(&lane).await?;

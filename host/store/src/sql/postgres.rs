@@ -37,6 +37,9 @@ const MIGRATIONS: [&str; 1] = [include_str!(
 /// The key of the lock that serialises the migrations of hosts that start at the same time.
 const MIGRATION_LOCK: i64 = 0x6c61_6e74_6572_6e01;
 
+/// The key of the lock that serialises entries of the audit.
+pub(crate) const AUDIT_LOCK: i64 = 0x6c61_6e74_6572_6e02;
+
 /// Creates the schema and the host's own tables, or applies the missing migrations, in one transaction.
 ///
 /// # Errors

@@ -34,14 +34,12 @@ pub fn operator() -> Actor {
 impl Scene {
     pub async fn start() -> anyhow::Result<Self> {
         let server = NatsServer::start();
-        let context = server.jetstream().await;
-        context
-            .create_stream(async_nats::jetstream::stream::Config {
-                name: "EVOLVE".into(),
-                subjects: vec!["evolve.>".into()],
-                ..Default::default()
-            })
-            .await?;
+        let stream = async_nats::jetstream::stream::Config {
+            name: "EVOLVE".into(),
+            subjects: vec!["evolve.>".into()],
+            ..Default::default()
+        };
+        server.jetstream().await.create_stream(stream).await?;
         let dir = tempfile::tempdir()?;
         // A small page cache that the warm-up fills. The database grows with each message; a larger cache would grow
         // with it and distort the memory figures.
@@ -64,6 +62,7 @@ impl Scene {
         std::fs::create_dir(&plugin_dir)?;
         let stop = CancellationToken::new();
         let parts = Parts {
+            leases: None,
             config: LifecycleConfig {
                 components_dir: dir.path().join("components"),
                 plugin_dir,
