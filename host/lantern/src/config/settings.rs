@@ -404,6 +404,13 @@ pub const SETTINGS: &[Setting] = &[
         "Address of the PostgreSQL database that has the tables. Without it, they are in a file of SQLite in the data directory.",
     ),
     setting(
+        "store.commit_delay",
+        millis(0, 1_000),
+        Span(lantern_store::StoreConfig::COMMIT_DELAY),
+        "Least time between two commits: messages that arrive earlier share the next one. With 2ms the host writes 30 % \
+         less to the disk at 1,000 messages/s, and rows become visible 1 ms later.",
+    ),
+    setting(
         "node.name",
         Name,
         Derived("the name of the machine and the port"),
@@ -414,13 +421,6 @@ pub const SETTINGS: &[Setting] = &[
         ApiUrl,
         Derived("the listening address"),
         "URL at which the other hosts reach the API of this host.",
-    ),
-    setting(
-        "store.commit_delay",
-        millis(0, 1_000),
-        Span(lantern_store::StoreConfig::COMMIT_DELAY),
-        "Least time between two commits: messages that arrive earlier share the next one. With 2ms the host writes 30 % \
-         less to the disk at 1,000 messages/s, and rows become visible 1 ms later.",
     ),
     setting(
         "log.filter",

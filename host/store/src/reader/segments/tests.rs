@@ -409,6 +409,7 @@ async fn segments_and_indexes_return_the_same_answers_for_rows_in_no_order() {
 fn read_all(scene: &Scene, query: &RowQuery, time: Duration) -> Option<(Vec<i64>, usize)> {
     let connection = Connection::open(&scene.path).unwrap();
     super::super::text::register(connection.sqlite().unwrap(), Default::default()).unwrap();
+    super::super::search_function::register(connection.sqlite().unwrap(), Default::default()).unwrap();
     let mut query = query.clone();
     let (mut rows, mut pages) = (Vec::new(), 0);
     loop {
