@@ -1,6 +1,6 @@
 -- The host's own tables in PostgreSQL: the same names and columns as in SQLite, whose migrations explain them. All of them, and
 -- the tables of the plugins, are in the schema `lantern`. Text is compared byte by byte, as in SQLite. Plugin tables have indexes
--- instead of segments, so that the tables of the segments remain empty, and so do those of full-text search.
+-- instead of segments, so that the tables of the segments remain empty.
 
 CREATE TABLE _lantern_host (
     key TEXT COLLATE "C" PRIMARY KEY,
@@ -320,9 +320,10 @@ RETURN greatest(a, b);
 CREATE FUNCTION min(a BIGINT, b BIGINT) RETURNS BIGINT LANGUAGE SQL IMMUTABLE PARALLEL SAFE STRICT
 RETURN least(a, b);
 
--- Whether a text matches a pattern, in which `*` stands for any text, `?` for one character, and `[…]` for one of several.
+-- Whether a text matches a pattern, in which `*` stands for any text, and `[[]` and `[?]` for the character in the brackets.
 CREATE FUNCTION glob(pattern TEXT, whole TEXT) RETURNS BOOLEAN LANGUAGE SQL IMMUTABLE PARALLEL SAFE STRICT
-RETURN whole ~ ('^' || replace(replace(regexp_replace(pattern, '([.+(){}|^$\\])', '\\\1', 'g'), '*', '.*'), '?', '.') || '$');
+RETURN whole LIKE replace(replace(replace(replace(replace(replace(pattern,
+    '[[]', '['), '[?]', '?'), '\', '\\'), '%', '\%'), '_', '\_'), '*', '%');
 
 -- Whether a text contains another one, without regard to the case of ASCII letters.
 CREATE FUNCTION lantern_contains(whole TEXT, part TEXT) RETURNS BOOLEAN LANGUAGE SQL IMMUTABLE PARALLEL SAFE STRICT
@@ -332,3 +333,88 @@ RETURN strpos(lower(whole COLLATE "C"), lower(part COLLATE "C")) > 0;
 CREATE FUNCTION json_each(elements TEXT) RETURNS TABLE (key BIGINT, value JSON) LANGUAGE SQL IMMUTABLE STRICT AS $$
     SELECT place - 1, element FROM json_array_elements(elements::JSON) WITH ORDINALITY AS e (element, place)
 $$;
+
+-- Full-text search.
+
+-- The text of a string of a JSON document. A unit of UTF-16 without its partner, and the character 0, become the replacement
+-- character, because a text of PostgreSQL cannot contain them.
+CREATE FUNCTION lantern_json_text(string TEXT) RETURNS TEXT LANGUAGE SQL IMMUTABLE PARALLEL SAFE STRICT
+RETURN CASE WHEN strpos(string, '\') = 0 THEN substr(string, 2, length(string) - 2) ELSE
+    regexp_replace(regexp_replace(replace(replace(string, '\\', '\u005c'), '\u0000', '\ufffd'),
+        '\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})', '\\ufffd', 'g'),
+        '(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}', '\\ufffd', 'g')::JSON #>> '{}' END;
+
+-- Whether a text of a JSON document matches a pattern: a string, a number or a boolean below these members, from the outermost
+-- one. Arrays are no members.
+CREATE FUNCTION lantern_document_matches(document TEXT, members TEXT[], pattern TEXT) RETURNS BOOLEAN
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT COST 10000 AS $$
+DECLARE
+    token TEXT;
+    -- The open objects and arrays, and for each object the name of its present member.
+    opened TEXT := '';
+    names TEXT[] := '{}';
+    is_name BOOLEAN := FALSE;
+BEGIN
+    FOR token IN
+        SELECT part[1] FROM regexp_matches(document, '"(?:[^"\\]|\\.)*"|[][{},:]|[^][{},:" \t\r\n]+', 'g') AS part
+    LOOP
+        CASE left(token, 1)
+        WHEN '"' THEN
+            IF is_name THEN
+                names[cardinality(names)] := lantern.lantern_json_text(token);
+            ELSIF names[1:cardinality(members)] = members AND lantern.lantern_json_text(token) ~ pattern THEN
+                RETURN TRUE;
+            END IF;
+        WHEN '{' THEN
+            opened := opened || '{';
+            names := names || ''::TEXT;
+            is_name := TRUE;
+        WHEN '[' THEN
+            opened := opened || '[';
+            is_name := FALSE;
+        WHEN '}', ']' THEN
+            IF right(opened, 1) = '{' THEN
+                names := names[1:cardinality(names) - 1];
+            END IF;
+            opened := left(opened, -1);
+            is_name := FALSE;
+        WHEN ',' THEN
+            is_name := right(opened, 1) = '{';
+        WHEN ':' THEN
+            is_name := FALSE;
+        ELSE
+            IF token <> 'null' AND names[1:cardinality(members)] = members AND token ~ pattern THEN
+                RETURN TRUE;
+            END IF;
+        END CASE;
+    END LOOP;
+    RETURN FALSE;
+END $$;
+
+-- The same without members, for a document that matches `plain` if it has no escapes. An escape other than that of a unit of
+-- UTF-16 separates words, so that a space can replace it.
+CREATE FUNCTION lantern_document_contains(document TEXT, plain TEXT, pattern TEXT) RETURNS BOOLEAN
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT COST 1000 AS $$
+DECLARE
+    simple TEXT := document;
+BEGIN
+    IF strpos(document, '\') > 0 THEN
+        simple := regexp_replace(document, '\\[^u]', ' ', 'g');
+    END IF;
+    IF strpos(simple, '\') = 0 THEN
+        RETURN simple ~ plain;
+    END IF;
+    RETURN lantern.lantern_document_matches(document, '{}', pattern);
+END $$;
+
+-- Records a deleted or changed row that the index of its table contains. The argument is the number of the index.
+CREATE FUNCTION lantern_search_changed() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+BEGIN
+    -- The indexer of another host may move its position at the same time.
+    PERFORM 1 FROM lantern._lantern_search s WHERE s.id = TG_ARGV[0]::BIGINT FOR SHARE;
+    INSERT INTO lantern._lantern_search_change (search, row)
+    SELECT s.id, OLD._rowid_ FROM lantern._lantern_search s
+    WHERE s.id = TG_ARGV[0]::BIGINT AND OLD._rowid_ <= s.through
+    ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END $$;

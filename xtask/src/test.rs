@@ -79,7 +79,11 @@ const STAGES: [(&str, Run); 16] = [
         session
             .variables
             .push(("LANTERN_TEST_POSTGRES", server.address().into()));
-        let passed = session.cargo_test("--lib -- tests::engines");
+        let of_store = "--lib -- tests::engine tests::portions tests::questions tests::tls";
+        let passed = session
+            .cargo_test(of_store)
+            .and_then(require_tests)
+            .and_then(|_| session.cargo_test("--test host -- engines::"));
         // The server ends with this stage.
         session.variables.pop();
         require_tests(passed?)

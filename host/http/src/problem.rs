@@ -246,6 +246,19 @@ impl From<ReadError> for Problem {
                     time.as_millis()
                 ),
             ),
+            ReadError::Sql(source @ lantern_store::DatabaseError::Unsupported(_)) => Self::new(
+                StatusCode::NOT_IMPLEMENTED,
+                "not-available",
+                "Not available with this database",
+                source.to_string(),
+            ),
+            ReadError::Sql(source) if source.is_disconnection() => {
+                tracing::warn!(
+                    error = source as &dyn std::error::Error,
+                    "the database server is unavailable"
+                );
+                Self::busy("the database server is unavailable at the moment; see /readyz")
+            }
             _ => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,

@@ -95,7 +95,7 @@ impl From<SqlError> for Problem {
             SqlError::Busy => Self::busy(error.to_string()),
             SqlError::Unavailable(reason) => {
                 tracing::error!(error = reason, "failed to run an SQL query");
-                Self::internal()
+                Self::busy("the database is unavailable at the moment; see /readyz")
             }
         }
     }

@@ -38,6 +38,8 @@ mod audit;
 mod brokers;
 #[path = "host/cluster.rs"]
 mod cluster;
+#[path = "host/engines.rs"]
+mod engines;
 #[path = "host/examples.rs"]
 mod examples;
 #[path = "host/faults.rs"]

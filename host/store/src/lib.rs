@@ -43,6 +43,7 @@ pub mod scratch;
 #[doc(hidden)]
 pub mod search;
 mod segments;
+mod server_report;
 mod sources;
 mod sql;
 #[doc(hidden)]
@@ -95,6 +96,7 @@ pub use rewrite::{Reprojections, Rewrite, Rewritten};
 pub use row_view::RowView;
 pub use scratch::{Scratch, ScratchError};
 pub use search::{IndexerState, IndexingStep, Search};
+pub use server_report::ServerReport;
 pub use sources::Sources;
 pub use sql::{Engine, Error as DatabaseError};
 

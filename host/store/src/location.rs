@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::sql::Engine;
-use super::sql::postgres::{SCHEMA, Session, SessionOptions};
+use super::sql::postgres::{SCHEMA, Session, SessionOptions, Tls};
 use super::{Synchronous, sql};
 
 /// How long a statement of the leases may take: shorter than a lease.
@@ -60,6 +60,7 @@ impl fmt::Display for Location {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Server {
     config: Box<tokio_postgres::Config>,
+    tls: Tls,
     /// The address without the password.
     shown: String,
 }
@@ -73,6 +74,9 @@ pub enum ServerError {
     /// The reason of the parser.
     #[error("the address of the PostgreSQL server cannot be parsed: {0}")]
     Syntax(String),
+    /// An unknown value of `sslmode`.
+    #[error("sslmode is disable, prefer, require, verify-ca or verify-full")]
+    SslMode,
     /// It names no database.
     #[error("the address of the PostgreSQL server names no database, such as postgres://host/lantern")]
     NoDatabase,
@@ -84,6 +88,7 @@ impl ServerError {
         match self {
             Self::Scheme => "it does not begin with postgres://",
             Self::Syntax(_) => "it cannot be parsed",
+            Self::SslMode => "sslmode is disable, prefer, require, verify-ca or verify-full",
             Self::NoDatabase => "it names no database",
         }
     }
@@ -99,7 +104,8 @@ impl FromStr for Server {
         if !is_address {
             return Err(ServerError::Scheme);
         }
-        let config: tokio_postgres::Config = text
+        let (tls, address) = Tls::take_from(text).ok_or(ServerError::SslMode)?;
+        let config: tokio_postgres::Config = address
             .parse()
             .map_err(|error: tokio_postgres::Error| ServerError::Syntax(reason(&error)))?;
         let Some(database) = config.get_dbname() else {
@@ -116,8 +122,10 @@ impl FromStr for Server {
             hosts.join(","),
             ports.first().map_or("", String::as_str)
         );
+        let tls = tls.or_default(config.get_hosts().iter().all(is_local));
         Ok(Self {
             config: Box::new(config),
+            tls,
             shown,
         })
     }
@@ -125,6 +133,16 @@ impl FromStr for Server {
 
 fn reason(error: &tokio_postgres::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// Whether a connection does not leave this machine.
+fn is_local(host: &tokio_postgres::config::Host) -> bool {
+    match host {
+        tokio_postgres::config::Host::Tcp(name) => {
+            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
+        tokio_postgres::config::Host::Unix(_) => true,
+    }
 }
 
 fn host_text(host: &tokio_postgres::config::Host) -> String {
@@ -184,14 +202,31 @@ impl Server {
         )
     }
 
-    /// A session that cannot change the database.
-    pub(super) fn open_reader(&self) -> Result<Session, sql::Error> {
+    /// A session that cannot change the database. The server ends a statement after `time`, if the host has not done so; none
+    /// means never.
+    pub(super) fn open_reader(&self, time: Option<Duration>) -> Result<Session, sql::Error> {
+        // The best plan of a query depends on its values: how frequent a word is, or how long a range of time.
+        let statement_ms = time.map_or(0, |time| time.as_millis());
         self.open(
             &Handle::current(),
             "lantern-reader",
             format!(
                 "SET search_path = {SCHEMA}; SET default_transaction_read_only = on;
+                 SET statement_timeout = {statement_ms}; SET plan_cache_mode = force_custom_plan;
                  SET idle_in_transaction_session_timeout = '60s'"
+            ),
+        )
+    }
+
+    /// A session for one question in SQL. The limits are a second line: the host ends a question earlier.
+    pub(super) fn open_questioner(&self) -> Result<Session, sql::Error> {
+        self.open(
+            &Handle::current(),
+            "lantern-sql",
+            format!(
+                "SET search_path = {SCHEMA}; SET default_transaction_read_only = on;
+                 SET standard_conforming_strings = on; SET statement_timeout = '4s'; SET lock_timeout = '2s';
+                 SET idle_in_transaction_session_timeout = '10s'"
             ),
         )
     }
@@ -201,6 +236,7 @@ impl Server {
             runtime,
             &SessionOptions {
                 config: (*self.config).clone(),
+                tls: self.tls.clone(),
                 application_name: name.to_owned(),
                 setup,
             },
@@ -226,6 +262,7 @@ mod tests {
         for (text, expected) in [
             ("mysql://host/x", ServerError::Scheme),
             ("postgres://host", ServerError::NoDatabase),
+            ("postgres://host/x?sslmode=yes", ServerError::SslMode),
         ] {
             assert_eq!(text.parse::<Server>().unwrap_err(), expected, "{text}");
         }

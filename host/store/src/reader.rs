@@ -19,6 +19,7 @@ mod records;
 mod rows;
 mod search;
 mod search_function;
+mod search_patterns;
 mod segments;
 mod selection;
 mod series;
@@ -56,6 +57,10 @@ pub use shape::{Shape, ShapeColumn};
 pub use sql::{SqlAnswer, SqlError};
 pub use tables::{RowEstimate, TableEntry};
 pub use text::Stopped;
+
+/// A server ends a statement of a reader of the API after so many times the time of a read. The host ends it earlier, unless it
+/// has stopped to work.
+const STATEMENT_TIMES: u32 = 30;
 
 /// Limits of a single read.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +132,7 @@ impl Reader {
 
     /// As [`Reader::open_with`], in a file or at a server.
     pub async fn open_at(location: &Location, limits: ReadLimits) -> Result<Self, ReadError> {
-        let reader = Self::new(location, limits);
+        let reader = Self::new(location, limits, Some(limits.time * STATEMENT_TIMES));
         // SQLite opens any file; only a read shows whether it is a database.
         let probe = match location {
             Location::Sqlite(_) => "SELECT count(*) FROM sqlite_schema",
@@ -145,12 +150,12 @@ impl Reader {
 
     /// The reader of the host itself, for a database that the store has opened.
     pub(crate) fn for_host(location: &Location) -> Self {
-        Self::new(location, ReadLimits::HOST)
+        Self::new(location, ReadLimits::HOST, None)
     }
 
-    fn new(location: &Location, limits: ReadLimits) -> Self {
+    fn new(location: &Location, limits: ReadLimits, statement_time: Option<Duration>) -> Self {
         Self {
-            connections: Connections::new(location, limits.connections, limits.time),
+            connections: Connections::new(location, limits.connections, limits.time, statement_time),
             limits,
             location: location.clone(),
             long_reads: Arc::new(Semaphore::new(limits.long_reads)),

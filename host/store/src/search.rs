@@ -6,12 +6,14 @@
 //! those after its position, and those in the list of changes. Triggers maintain that list. This module owns all tables whose
 //! names begin with `_lantern_search`; `indexer` fills them, and the reader only reads them.
 
+mod engines;
 mod entries;
 #[doc(hidden)]
 pub mod fuzzing;
 mod indexer;
 mod matching;
 mod merge;
+mod pattern;
 mod purge;
 mod query;
 #[cfg(test)]
@@ -19,17 +21,20 @@ mod tests;
 mod verify;
 mod words;
 
-use crate::sql::{Connection, OptionalExtension as _, params};
+use crate::sql::{Connection, Engine, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
 use super::description::TableDescription;
 use super::statement::quote_text;
 use lantern_model::schema::ColumnType;
 
+pub(crate) use engines::expression;
+use engines::{drop_triggers, trigger_name};
 pub(crate) use entries::indexed_word;
 pub use indexer::{IndexerState, IndexingStep, Search};
 pub(crate) use matching::SearchedText;
 pub use matching::Stopped;
+pub(crate) use pattern::TermPattern;
 pub use query::{SearchError, SearchQuery, SearchableColumn, TERMS_MAX, WORDS_MAX};
 pub(crate) use query::{Term, TermColumn};
 pub(crate) use verify::{IndexDifference, difference};
@@ -64,7 +69,7 @@ pub(crate) struct IndexedColumn {
 }
 
 impl SearchIndex {
-    /// The name of its FTS5 table, quoted.
+    /// The name of the table with its words, quoted.
     pub(crate) fn fts(&self) -> String {
         quote_text(&fts_name(self.id))
     }
@@ -141,12 +146,7 @@ fn begin(
         through: BEGINNING,
         is_purging: false,
     };
-    let fts = index.fts();
-    // The indexer divides texts into words, and FTS5 divides what it gets at spaces only. Merges are steps of the indexer.
-    connection.execute_batch(&format!(
-        "CREATE VIRTUAL TABLE {fts} USING fts5(words, content='', contentless_delete=1, detail=none, tokenize='ascii');
-         INSERT INTO {fts} ({fts}, rank) VALUES ('automerge', 0);"
-    ))?;
+    connection.execute_batch(&index.create(connection.engine()))?;
     create_triggers(connection, &index)
 }
 
@@ -170,8 +170,11 @@ pub(crate) fn begin_if_searched(
 
 /// Creates the triggers that record changes of indexed rows. A table whose row numbers ascend needs none for inserted rows.
 fn create_triggers(connection: &Connection, index: &SearchIndex) -> Result<(), crate::sql::Error> {
+    if connection.engine() == Engine::Postgres {
+        return connection.execute_batch(&index.server_triggers());
+    }
     let SearchIndex { id, table, .. } = index;
-    let name = |kind: &str| quote_text(&format!("_lantern_search_{id}_{kind}"));
+    let name = |kind: &str| quote_text(&trigger_name(*id, kind));
     let on = quote_text(table);
     let is_indexed =
         |row: &str| format!("{row}._rowid_ <= (SELECT through FROM _lantern_search WHERE id = {id})");
@@ -214,14 +217,6 @@ fn create_triggers(connection: &Connection, index: &SearchIndex) -> Result<(), c
     connection.execute_batch(&sql)
 }
 
-fn drop_triggers(connection: &Connection, id: i64) -> Result<(), crate::sql::Error> {
-    for kind in ["deleted", "updated", "inserted"] {
-        let name = quote_text(&format!("_lantern_search_{id}_{kind}"));
-        connection.execute_batch(&format!("DROP TRIGGER IF EXISTS {name}"))?;
-    }
-    Ok(())
-}
-
 /// Whether the primary key is the row number, so that a row can be inserted before others.
 fn has_numeric_key(connection: &Connection, table: &str) -> Result<bool, crate::sql::Error> {
     connection.query_row(
@@ -249,7 +244,7 @@ pub(crate) fn adapt(
         "UPDATE _lantern_search SET columns = ?2 WHERE id = ?1",
         params![index.id, to_json(&columns)?],
     )?;
-    drop_triggers(connection, index.id)?;
+    drop_triggers(connection, &index)?;
     create_triggers(connection, &SearchIndex { columns, ..index })
 }
 
@@ -266,10 +261,10 @@ pub(crate) fn rename(connection: &Connection, from: &str, to: &str) -> Result<()
 /// Takes the index of a table out of use. The indexer removes it in small steps.
 pub(crate) fn retire(connection: &Connection, table: &str) -> Result<(), crate::sql::Error> {
     if let Some(index) = index_of(connection, table)? {
-        drop_triggers(connection, index.id)?;
+        drop_triggers(connection, &index)?;
         // No table has such a name.
         connection.execute(
-            "UPDATE _lantern_search SET table_name = ?2 || id WHERE id = ?1",
+            "UPDATE _lantern_search SET table_name = CAST(?2 AS TEXT) || id WHERE id = ?1",
             params![index.id, RETIRED],
         )?;
     }

@@ -4,6 +4,7 @@
 //!
 //! Statements use numbered parameters (`?1`). Values are those of SQLite: null, 64-bit integer, real, text, bytes.
 
+mod engine;
 mod error;
 mod parameters;
 pub(crate) mod postgres;
@@ -201,6 +202,14 @@ impl Connection {
         }
     }
 
+    /// Ends a snapshot. A session whose statement was cancelled has none.
+    pub(crate) fn end_snapshot(&self) -> Result<(), Error> {
+        match self {
+            Self::Postgres(session) if session.is_over() => Ok(()),
+            connection => connection.execute_batch("COMMIT"),
+        }
+    }
+
     /// Whether the database has a table, view or index of this name.
     pub(crate) fn has_relation(&self, name: &str) -> Result<bool, Error> {
         let sql = match self {
@@ -325,7 +334,7 @@ impl<'c> Statement<'c> {
 /// The rows of a statement.
 pub(crate) enum Rows<'s> {
     Sqlite(rusqlite::Rows<'s>),
-    Postgres(postgres::Rows),
+    Postgres(postgres::Rows<'s>),
 }
 
 impl Rows<'_> {

@@ -250,7 +250,7 @@ impl Scene {
     fn connect(&self) -> Connection {
         match self.store.location() {
             Location::Sqlite(path) => Connection::open(path).unwrap(),
-            Location::Postgres(server) => Connection::Postgres(server.open_reader().unwrap()),
+            Location::Postgres(server) => Connection::Postgres(server.open_reader(None).unwrap()),
         }
     }
 }

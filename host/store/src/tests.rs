@@ -2,9 +2,13 @@
 
 mod checks;
 mod effects;
+mod engine_reads;
 mod engines;
+mod portions;
+mod questions;
 mod reads;
 mod sources;
+mod tls;
 
 use std::fs;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! The checks of `lantern doctor` for operators: a host's database, its permissions, and its broker. They only read.
 
 mod broker;
+pub mod server;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;

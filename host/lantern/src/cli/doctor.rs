@@ -25,6 +25,9 @@ pub struct DoctorArgs {
     /// checks the server's version and how often it writes streams to disk.
     #[arg(long, value_name = "URL", requires = "nats")]
     monitoring: Vec<String>,
+    /// URL of a PostgreSQL server to check [default: the environment variable LANTERN__STORE__URL].
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
     /// Path of the nats-server for an embedded broker [default: from PATH].
     #[arg(long, value_name = "FILE", conflicts_with = "nats")]
     nats_server: Option<PathBuf>,
@@ -43,9 +46,9 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
         nats: args.nats.clone(),
         nats_server: args.nats_server.clone(),
     };
-    let mut findings = check(&places, &args.monitoring)?;
+    let mut findings = check(&places, args)?;
     if args.fix && apply_fixes(&findings) {
-        findings = check(&places, &args.monitoring)?;
+        findings = check(&places, args)?;
     }
     let errors = findings
         .iter()
@@ -75,10 +78,17 @@ fn apply_fixes(findings: &[Finding]) -> bool {
 }
 
 /// Runs the checks for authors and for operators.
-fn check(places: &Places, monitoring: &[String]) -> Result<Vec<Finding>, Failure> {
+fn check(places: &Places, args: &DoctorArgs) -> Result<Vec<Finding>, Failure> {
+    let store = args
+        .store
+        .clone()
+        .or_else(|| std::env::var("LANTERN__STORE__URL").ok());
     block_on(async {
         let mut findings = doctor::check(places).await;
-        findings.extend(app::doctor::check(&places.data_dir, places.nats.as_deref(), monitoring).await);
+        findings.extend(app::doctor::check(&places.data_dir, places.nats.as_deref(), &args.monitoring).await);
+        if let Some(url) = &store {
+            findings.extend(app::doctor::server::check(url).await);
+        }
         findings
     })
 }

@@ -224,7 +224,9 @@ impl Reader {
         let buckets = asked.buckets;
         let sql = if asked.shape.leads(column, Some(asked.time)) && !asked.selection.is_narrow() {
             // The rows of each value and bucket are adjacent in an index.
-            let rows: Vec<String> = listed.iter().map(|value| format!("({value})")).collect();
+            let (engine, column_type) = (asked.shape.engine(), described.column_type);
+            let row = |value: &String| format!("({})", engine.typed(value, column_type));
+            let rows: Vec<String> = listed.iter().map(row).collect();
             let counting = asked.counting(&mut bound, &asked.in_bucket(), &[format!("t.{name} = v.value")]);
             format!(
                 "WITH {}, v (value) AS (VALUES {}) SELECT b.i, v.value, ({counting}) FROM v CROSS JOIN b",

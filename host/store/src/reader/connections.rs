@@ -61,6 +61,8 @@ struct Shared {
     /// One permit for each connection that may be in use.
     permits: Arc<Semaphore>,
     size: u32,
+    /// How long the server lets a statement run.
+    statement_time: Option<Duration>,
     /// How long a read waits for a connection.
     wait: Duration,
     idle: Mutex<Vec<Idle>>,
@@ -84,11 +86,17 @@ struct ReadConnection {
 }
 
 impl Connections {
-    pub(super) fn new(location: &Location, size: u32, wait: Duration) -> Self {
+    pub(super) fn new(
+        location: &Location,
+        size: u32,
+        wait: Duration,
+        statement_time: Option<Duration>,
+    ) -> Self {
         Self(Arc::new(Shared {
             location: location.clone(),
             permits: Arc::new(Semaphore::new(size as usize)),
             size,
+            statement_time,
             wait,
             idle: Mutex::default(),
             reaping: AtomicBool::new(false),
@@ -140,7 +148,7 @@ impl Connections {
             let in_transaction = |connection: &Connection| -> Result<T, E> {
                 connection.begin_snapshot()?;
                 let value = work(connection)?;
-                connection.execute_batch("COMMIT")?;
+                connection.end_snapshot()?;
                 Ok(value)
             };
             // A send fails when the caller has gone away.
@@ -242,7 +250,7 @@ impl Lease {
     ) -> Result<T, E> {
         let connection = match self.shared.take_idle() {
             Some(connection) => connection,
-            None => ReadConnection::open(&self.shared.location, Arc::clone(&self.shared.releasing))?,
+            None => ReadConnection::open(&self.shared)?,
         };
         connection.interrupt.set(Some(limit));
         let result = work(&connection.connection);
@@ -263,12 +271,12 @@ impl Drop for Lease {
 }
 
 impl ReadConnection {
-    fn open(location: &Location, releasing: Arc<AtomicBool>) -> Result<Self, sql::Error> {
-        let interrupt = Arc::new(Interrupt::new(releasing));
-        let connection = match location {
+    fn open(shared: &Shared) -> Result<Self, sql::Error> {
+        let interrupt = Arc::new(Interrupt::new(Arc::clone(&shared.releasing)));
+        let connection = match &shared.location {
             Location::Sqlite(path) => open_file(path, &interrupt)?.into(),
             Location::Postgres(server) => {
-                let mut session = server.open_reader()?;
+                let mut session = server.open_reader(shared.statement_time)?;
                 let interrupt = Arc::clone(&interrupt);
                 session.interrupt_when(Arc::new(move || interrupt.is_due()));
                 Connection::Postgres(session)

@@ -256,7 +256,7 @@ impl Reader {
     ) -> Result<Option<RowPosition>, ReadError> {
         let mut bound = Bound::default();
         let found = finder.find(&mut bound, rows);
-        let sql = format!("SELECT r, k FROM ({found}) LIMIT 1 OFFSET {}", rows - 1);
+        let sql = format!("SELECT r, k FROM ({found}) AS found LIMIT 1 OFFSET {}", rows - 1);
         let mut ends = self
             .fetch_sized(&sql, bound.arguments(), 1, |row| {
                 let place = RowPosition {

@@ -11,6 +11,7 @@ use super::shape::Shape;
 use super::snapshot::Snapshot;
 use super::{ReadError, Reader};
 use crate::search::{self, SearchIndex, SearchQuery, indexed_word};
+use crate::sql::Engine;
 use crate::statement::quote;
 use lantern_model::batch::Value;
 use lantern_model::schema::TableName;
@@ -36,7 +37,8 @@ pub(super) struct Proposals<'a> {
     snapshot: &'a Snapshot<'a>,
     table: String,
     index: SearchIndex,
-    /// The words as an expression of FTS5.
+    engine: Engine,
+    /// The words that a row contains.
     expression: String,
     /// Rows that were changed since they were indexed.
     changed: Vec<i64>,
@@ -71,16 +73,14 @@ impl<'a> Proposals<'a> {
             changed.push(row.get(0)?);
             Ok(())
         })?;
-        // Words consist of letters and digits, so that none ends the quotes.
-        let quoted: Vec<String> = words
-            .iter()
-            .map(|word| format!("\"{}\"", indexed_word(word)))
-            .collect();
+        let words = words.iter().map(|word| indexed_word(word));
+        let engine = shape.engine();
         Ok((changed.len() <= CHANGED_MAX).then(|| Self {
             snapshot,
             table: quote(&shape.entry.name),
             index,
-            expression: quoted.join(" AND "),
+            engine,
+            expression: search::expression(engine, words),
             changed,
         }))
     }
@@ -90,7 +90,7 @@ impl<'a> Proposals<'a> {
     pub(super) fn few(&self, limit: usize) -> Result<Option<FewProposals>, ReadError> {
         let through = self.index.through;
         let tail = format!(
-            "SELECT count(*) FROM (SELECT 1 FROM {} WHERE _rowid_ > ?1 LIMIT {})",
+            "SELECT count(*) FROM (SELECT 1 FROM {} WHERE _rowid_ > ?1 LIMIT {}) AS counted",
             self.table,
             TAIL_FEW + 1
         );
@@ -106,6 +106,7 @@ impl<'a> Proposals<'a> {
         rows.dedup();
         Ok(Some(FewProposals {
             table: self.table.clone(),
+            engine: self.engine,
             rows,
             through,
         }))
@@ -113,10 +114,10 @@ impl<'a> Proposals<'a> {
 
     /// Rows of the index from `first` to `last` that contain the words.
     fn proposed(&self, first: i64, last: i64, descending: bool, limit: usize) -> Result<Vec<i64>, ReadError> {
-        let fts = self.index.fts();
+        let (fts, contains) = (self.index.fts(), self.index.contains(self.engine, "?1"));
         let direction = if descending { "DESC" } else { "ASC" };
         let sql = format!(
-            "SELECT rowid FROM {fts} WHERE {fts} MATCH ?1 AND rowid BETWEEN ?2 AND ?3 ORDER BY rowid {direction} LIMIT ?4"
+            "SELECT rowid FROM {fts} WHERE {contains} AND rowid BETWEEN ?2 AND ?3 ORDER BY rowid {direction} LIMIT ?4"
         );
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let arguments = vec![
@@ -198,8 +199,10 @@ impl<'a> Proposals<'a> {
 /// `FROM …` for the rows with these numbers, with the alias `t`.
 pub(super) fn rows_as_t(shape: &Shape, rows: &[i64], bound: &mut Bound) -> String {
     format!(
-        "FROM json_each({}) AS j CROSS JOIN {} AS t ON t._rowid_ = j.value",
-        bound.add(Value::Text(serde_json::json!(rows).to_string())),
+        "FROM ({}) AS j CROSS JOIN {} AS t ON t._rowid_ = j.r",
+        shape
+            .engine()
+            .listed_numbers(&bound.add(Value::Text(serde_json::json!(rows).to_string()))),
         quote(&shape.entry.name)
     )
 }

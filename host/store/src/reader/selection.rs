@@ -3,9 +3,11 @@
 
 use super::bound::Bound;
 use super::search_function::{MATCHES, PreparedSearch};
+use super::search_patterns;
 use super::shape::Shape;
 use super::text::CONTAINS;
 use crate::search::{SearchQuery, Term, TermColumn};
+use crate::sql::Engine;
 use crate::statement::quote;
 use lantern_model::batch::{Timestamp, Value};
 use lantern_model::schema::ColumnType;
@@ -228,6 +230,7 @@ impl<'a> Conditions<'a> {
         };
         let mut found = conditions.leading(bound);
         found.extend(conditions.range(bound, true));
+        found.extend(conditions.timed());
         let order = match self.shape.time() {
             Some(time) => format!("{} DESC, t._rowid_ DESC", self.column(time, true)),
             None => "t._rowid_ DESC".to_owned(),
@@ -238,6 +241,15 @@ impl<'a> Conditions<'a> {
             "FROM (SELECT t._rowid_ AS r FROM {table} AS t WHERE {found} ORDER BY {order} LIMIT {rows}) AS p \
              CROSS JOIN {table} AS t ON t._rowid_ = p.r WHERE {following}"
         )
+    }
+
+    /// In PostgreSQL, null is greater than every time: rows without a time would be the newest ones.
+    fn timed(&self) -> Option<String> {
+        let time = self.shape.time()?;
+        let comes_first = self.shape.engine() == Engine::Postgres
+            && self.shape.columns[time].nullable
+            && !self.selection.has_range();
+        comes_first.then(|| format!("{} IS NOT NULL", self.column(time, true)))
     }
 
     /// The column in a condition; a sign before it keeps SQLite from using an index.
@@ -293,7 +305,7 @@ impl<'a> Conditions<'a> {
                 let either: Vec<String> = among.into_iter().chain(is_null).collect();
                 format!("({})", either.join(" OR "))
             }
-            Test::Not(value) => format!("{column} IS NOT {}", bound.add(value.clone())),
+            Test::Not(value) => format!("{column} IS DISTINCT FROM {}", bound.add(value.clone())),
             Test::Compare(comparison, value) => {
                 format!("{column} {} {}", comparison.sql(), bound.add(value.clone()))
             }
@@ -352,6 +364,9 @@ pub(super) fn all(conditions: &[String]) -> String {
 
 /// The condition that the row with the alias `t` matches a search.
 fn search_condition(shape: &Shape, query: &SearchQuery, bound: &mut Bound) -> String {
+    if shape.engine() == Engine::Postgres {
+        return search_patterns::condition(shape, query, bound);
+    }
     let columns: Vec<usize> = shape.searched().collect();
     let argument = |scope: &TermColumn| TermColumn {
         // A term whose column is not read matches nothing.

@@ -15,7 +15,7 @@ use crate::statement::quote;
 use lantern_model::batch::Value;
 
 /// How long a query of all rows may take before the newest ones stand for them.
-const ALL_TIME: Duration = Duration::from_millis(1_000);
+const ALL_TIME: Duration = Duration::from_millis(if cfg!(test) { 10_000 } else { 1_000 });
 
 /// Rows that stand for all.
 const NEWEST_ROWS: u32 = 100_000;
@@ -265,7 +265,7 @@ impl Asked<'_> {
                 }
                 if cases.is_empty() {
                     // No row has a value.
-                    rows.push_str(" AND 0");
+                    rows.push_str(" AND FALSE");
                     "0".to_owned()
                 } else {
                     format!("CASE{cases} ELSE -1 END")
@@ -274,23 +274,25 @@ impl Asked<'_> {
         };
         let bucket = format!("({time} - ({first})) / {width}");
         let aggregate = match self.query.aggregate {
-            Aggregate::Average => "avg(v)",
+            // Without a measure, rows are counted.
+            _ if self.measure.is_none() => "count(*)",
+            Aggregate::Average => self.shape.engine().average(),
             Aggregate::Minimum => "min(v)",
             Aggregate::Maximum => "max(v)",
-            Aggregate::Sum => "total(v)",
+            Aggregate::Sum => self.shape.engine().total(),
             Aggregate::Count => "count(*)",
             Aggregate::Percentile(percent) => {
                 return format!(
                     "SELECT b, k, CAST(v AS REAL) FROM (SELECT b, k, v, \
                          row_number() OVER (PARTITION BY b, k ORDER BY v) AS n, \
                          count(*) OVER (PARTITION BY b, k) AS c \
-                         FROM (SELECT {bucket} AS b, {key} AS k, {value} AS v {rows}) WHERE k >= 0) \
+                         FROM (SELECT {bucket} AS b, {key} AS k, {value} AS v {rows}) AS x WHERE k >= 0) AS y \
                      WHERE n = max(1, (c * {percent} + 99) / 100)"
                 );
             }
         };
         format!(
-            "SELECT b, k, CAST({aggregate} AS REAL) FROM (SELECT {bucket} AS b, {key} AS k, {value} AS v {rows}) \
+            "SELECT b, k, CAST({aggregate} AS REAL) FROM (SELECT {bucket} AS b, {key} AS k, {value} AS v {rows}) AS x \
              WHERE k >= 0 GROUP BY b, k"
         )
     }

@@ -4,6 +4,9 @@
 //! quadratic in SQLite are replaced or not allowed (see `functions`).
 
 mod functions;
+mod names;
+mod question;
+mod server;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,7 +22,6 @@ use super::connections::Caller;
 use super::text::json_size;
 use crate::connection::open_read_only;
 use crate::location::Location;
-use crate::sql::Error;
 use crate::values::Stored;
 use lantern_model::batch::Value;
 
@@ -55,7 +57,7 @@ pub struct SqlAnswer {
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SqlError {
-    /// It is wrong or not allowed; the message is SQLite's.
+    /// It is wrong or not allowed; the message is that of the host or of the database.
     #[error("{0}")]
     Refused(String),
     /// It exceeded its time.
@@ -87,8 +89,9 @@ impl Reader {
         let is_gone = caller.is_gone();
         let work = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let Location::Sqlite(path) = location else {
-                return Err(SqlError::Unavailable(Error::Unsupported("SQL").to_string()));
+            let path = match location {
+                Location::Sqlite(path) => path,
+                Location::Postgres(server) => return server::answer(&server, &question, rows_max, is_gone),
             };
             let connection =
                 open_read_only(&path, BUSY_TIME).map_err(|error| SqlError::Unavailable(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! The entries of an index: the words of a row as FTS5 receives them.
+//! The entries of an index: the words of a row as the index receives them.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -37,13 +37,11 @@ impl<'a> Entries<'a> {
         connection: &'a Connection,
         index: &'a SearchIndex,
     ) -> Result<Self, crate::sql::Error> {
-        let fts = index.fts();
+        let delete = format!("DELETE FROM {} WHERE rowid = ?1", index.fts());
         Ok(Self {
             index,
-            put: connection.prepare_cached(&format!(
-                "INSERT OR REPLACE INTO {fts} (rowid, words) VALUES (?1, ?2)"
-            ))?,
-            delete: connection.prepare_cached(&format!("DELETE FROM {fts} WHERE rowid = ?1"))?,
+            put: connection.prepare_cached(&index.put(connection.engine()))?,
+            delete: connection.prepare_cached(&delete)?,
             words: HashSet::new(),
             text: String::new(),
         })
@@ -61,8 +59,10 @@ impl<'a> Entries<'a> {
         }
         self.text.clear();
         for word in &self.words {
+            if !self.text.is_empty() {
+                self.text.push(' ');
+            }
             self.text.push_str(word);
-            self.text.push(' ');
         }
         self.put
             .execute(params![row.get::<_, i64>(0)?, self.text])

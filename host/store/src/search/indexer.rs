@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::sql::Kind;
-use crate::sql::{Connection, OptionalExtension as _, Transaction};
+use crate::sql::{Connection, Engine, OptionalExtension as _, Transaction};
 
 use super::entries::{Entries, select};
 use super::merge::{STEP_PAGES, merge};
@@ -113,7 +113,6 @@ impl Search<'_> {
         let table = table.to_string();
         let change = move |transaction: &Transaction<'_>| match on {
             true => {
-                transaction.require_sqlite("full-text search")?;
                 let insert = "INSERT INTO _lantern_searched VALUES (?1) ON CONFLICT DO NOTHING";
                 transaction.execute(insert, [&table]).map(drop)
             }
@@ -310,6 +309,11 @@ fn find(connection: &Connection, id: i64) -> Result<Option<SearchIndex>, crate::
 
 /// Indexes changed rows again, and the next rows.
 fn index_some(transaction: &Transaction<'_>, id: i64) -> Result<bool, crate::sql::Error> {
+    if transaction.engine() == Engine::Postgres {
+        // Another host may change rows at the same time: its triggers wait for the new position, or this step for its commit.
+        let lock = "SELECT id FROM _lantern_search WHERE id = ?1 FOR UPDATE";
+        transaction.query_row(lock, [id], |_| Ok(())).optional()?;
+    }
     let Some(mut index) = find(transaction, id)?.filter(|index| !index.table.starts_with(RETIRED)) else {
         return Ok(false);
     };
@@ -373,8 +377,11 @@ fn index_next(
     Ok(through)
 }
 
-/// Merges parts of an index. Returns whether it did.
+/// Merges parts of an index. Returns whether it did. An index of PostgreSQL has no parts.
 fn merge_some(transaction: &Transaction<'_>, id: i64, pages: i64) -> Result<bool, crate::sql::Error> {
+    if transaction.engine() == Engine::Postgres {
+        return Ok(false);
+    }
     match find(transaction, id)? {
         Some(_) => merge(transaction, id, pages),
         None => Ok(false),
@@ -392,8 +399,12 @@ fn remove_some(transaction: &Transaction<'_>, id: i64) -> Result<bool, crate::sq
     if transaction.execute(changes, [id, STEP_ENTRIES])? > 0 {
         return Ok(true);
     }
-    // FTS5 keeps its own records in the first entries of `data`.
-    for (part, first) in [("docsize", i64::MIN), ("data", 11)] {
+    // FTS5 keeps its own records in the first entries of `data`. PostgreSQL drops a table at once.
+    let parts: &[(&str, i64)] = match transaction.engine() {
+        Engine::Sqlite => &[("docsize", i64::MIN), ("data", 11)],
+        Engine::Postgres => &[],
+    };
+    for &(part, first) in parts {
         let part = quote_text(&format!("{}_{part}", fts_name(id)));
         let sql = format!("DELETE FROM {part} WHERE id IN (SELECT id FROM {part} WHERE id >= ?1 LIMIT ?2)");
         if transaction.execute(&sql, [first, STEP_ENTRIES])? > 0 {

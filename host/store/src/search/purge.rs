@@ -6,7 +6,7 @@ use rusqlite::ffi;
 
 use super::fts_name;
 use super::merge::{STEP_PAGES, merge};
-use crate::sql::{Connection, Error, OptionalExtension as _, Transaction};
+use crate::sql::{Connection, Engine, Error, OptionalExtension as _, Transaction};
 use crate::statement::quote_text;
 
 /// A value of `_lantern_search.purging`: rows were erased, and the merge of all parts has not begun.
@@ -39,6 +39,11 @@ pub(super) fn purge_some(transaction: &Transaction<'_>, id: i64) -> Result<bool,
     let Some(state @ (REQUIRED | MERGING)) = state else {
         return Ok(false);
     };
+    if transaction.engine() == Engine::Postgres {
+        // The entries of erased rows are gone; the server's vacuum frees their space.
+        transaction.execute("UPDATE _lantern_search SET purging = 0 WHERE id = ?1", [id])?;
+        return Ok(false);
+    }
     let parts = Parts::read(transaction, id)?;
     let next = match (state, parts) {
         (_, Parts { inputs: 1.., .. }) => {

@@ -3,11 +3,11 @@
 
 use std::collections::HashSet;
 
-use crate::sql::{Connection, OptionalExtension as _, Row};
+use crate::sql::{Connection, Engine, OptionalExtension as _, Row};
 use rusqlite::types::ValueRef;
 
 use super::entries::{add_words, select};
-use super::{SearchIndex, fts_name};
+use super::{SearchIndex, expression, fts_name};
 use crate::statement::quote_text;
 use crate::values::from_sql;
 
@@ -34,7 +34,10 @@ pub(crate) fn difference(
     index: &SearchIndex,
 ) -> Result<IndexDifference, crate::sql::Error> {
     let table = quote_text(&index.table);
-    let entries = quote_text(&format!("{}_docsize", fts_name(index.id)));
+    let entries = match connection.engine() {
+        Engine::Sqlite => quote_text(&format!("{}_docsize", fts_name(index.id))),
+        Engine::Postgres => format!("(SELECT rowid AS id FROM {})", index.fts()),
+    };
     let id = index.id;
     let changed = |row: &str| {
         format!("EXISTS (SELECT 1 FROM _lantern_search_change WHERE search = {id} AND row = {row})")
@@ -74,15 +77,17 @@ fn incomplete(connection: &Connection, index: &SearchIndex) -> Result<u64, crate
     );
     let condition = format!("_rowid_ BETWEEN ?1 AND ?2 AND NOT {is_changed} ORDER BY _rowid_ LIMIT 1");
     let mut rows = connection.prepare(&select(index, &condition))?;
-    let fts = index.fts();
+    let (fts, contains) = (index.fts(), index.contains(connection.engine(), "?1"));
     let mut has_words = connection.prepare(&format!(
-        "SELECT EXISTS (SELECT 1 FROM {fts} WHERE {fts} MATCH ?1 AND rowid = ?2)"
+        "SELECT EXISTS (SELECT 1 FROM {fts} WHERE {contains} AND rowid = ?2)"
     ))?;
     let mut incomplete = 0;
     let mut next = first;
     while next <= last {
         let found = rows
-            .query_row([next, last], |row| Ok((row.get(0)?, expression(row, index)?)))
+            .query_row([next, last], |row| {
+                Ok((row.get(0)?, words_of(connection.engine(), row, index)?))
+            })
             .optional()?;
         let Some((number, expression)) = found else { break };
         let number: i64 = number;
@@ -101,8 +106,8 @@ fn incomplete(connection: &Connection, index: &SearchIndex) -> Result<u64, crate
     Ok(incomplete)
 }
 
-/// The words of a row as an expression of FTS5; none if it has no word.
-fn expression(row: &Row<'_>, index: &SearchIndex) -> Result<Option<String>, crate::sql::Error> {
+/// The words of a row as an expression; none if it has no word.
+fn words_of(engine: Engine, row: &Row<'_>, index: &SearchIndex) -> Result<Option<String>, crate::sql::Error> {
     let mut words = HashSet::new();
     for (position, column) in index.columns.iter().enumerate() {
         if let ValueRef::Text(text) = row.get_ref(position + 1)?
@@ -111,10 +116,6 @@ fn expression(row: &Row<'_>, index: &SearchIndex) -> Result<Option<String>, crat
             add_words(&mut words, text, column.json);
         }
     }
-    let quoted: Vec<String> = words
-        .iter()
-        .take(SAMPLE_WORDS)
-        .map(|word| format!("\"{word}\""))
-        .collect();
-    Ok((!quoted.is_empty()).then(|| quoted.join(" AND ")))
+    let sample = words.iter().take(SAMPLE_WORDS).map(String::as_str);
+    Ok((!words.is_empty()).then(|| expression(engine, sample)))
 }

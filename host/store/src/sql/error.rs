@@ -44,6 +44,9 @@ pub enum Error {
         /// The newest version that this program knows.
         known: i64,
     },
+    /// A connection cannot be encrypted as its address requires.
+    #[error("cannot prepare TLS: {0}")]
+    Tls(String),
     /// The function does not exist for PostgreSQL yet.
     #[error("{0} is not available with PostgreSQL")]
     Unsupported(&'static str),
@@ -88,6 +91,18 @@ impl Error {
         matches!(self.kind(), Kind::Refused | Kind::OutOfRange)
     }
 
+    /// Whether the server cannot be reached, or has ended the session, so that the same statement may succeed later.
+    pub fn is_disconnection(&self) -> bool {
+        match self {
+            Self::Postgres(error) => match error.code() {
+                // The server is stopping or starting, has ended the session, or has no more connections.
+                Some(state) => matches!(state.code().get(..2), Some("57" | "08" | "53")),
+                None => error.is_closed() || is_io(error),
+            },
+            _ => false,
+        }
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Sqlite(error) => kind_of_sqlite(error),
@@ -111,6 +126,11 @@ impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         Self::Postgres(Box::new(error))
     }
+}
+
+/// Whether the connection itself failed.
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
 }
 
 /// The message of the server with its code, or the error of the connection with its cause: the text of

@@ -2,12 +2,18 @@
 //! (the writer, the readers), so each call blocks until the server has answered.
 
 mod dialect;
+mod link;
+mod rows;
 mod session;
+mod tls;
 mod values;
 
 use super::{Connection, Error};
 
-pub(crate) use session::{Rows, Session, SessionOptions, Statement};
+pub(crate) use link::SessionOptions;
+pub(crate) use rows::Rows;
+pub(crate) use session::{ResultColumn, ResultKind, Session, Statement};
+pub(crate) use tls::Tls;
 pub(crate) use values::encode;
 
 /// The schema that holds the host's tables and those of the plugins. The names of the host's tables begin with `_lantern_`,

@@ -158,7 +158,7 @@ impl<'a> Finder<'a> {
             many => {
                 let each: Vec<String> = many
                     .iter()
-                    .map(|one| format!("SELECT r, k FROM ({one})"))
+                    .map(|one| format!("SELECT r, k FROM ({one}) AS one"))
                     .collect();
                 let direction = self.sort.direction();
                 format!(

@@ -233,11 +233,10 @@ impl<'a> Pager<'a> {
         let (keys, stop) = self.find(part, &candidates, begin, after)?;
         let listed = serde_json::json!(keys).to_string();
         let mut bound = Bound::default();
-        let found = format!(
-            "SELECT value ->> 0, {} FROM json_each({})",
-            if by_time { "value ->> 1" } else { "NULL" },
-            bound.add(Value::Text(listed))
-        );
+        let found = self
+            .shape
+            .engine()
+            .listed_rows(&bound.add(Value::Text(listed)), by_time);
         self.read(&found, bound)?;
         Ok(match stop {
             Some(stop) if !self.is_full() => ControlFlow::Break(stop),

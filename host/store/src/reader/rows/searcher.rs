@@ -204,11 +204,10 @@ impl<'a> Walk<'a> {
         }
         let listed = serde_json::json!(rows).to_string();
         let mut bound = Bound::default();
-        let time = if by_time { "value ->> 1" } else { "NULL" };
-        let found = format!(
-            "SELECT value ->> 0, {time} FROM json_each({})",
-            bound.add(Value::Text(listed))
-        );
+        let found = self
+            .shape
+            .engine()
+            .listed_rows(&bound.add(Value::Text(listed)), by_time);
         pager.read(&found, bound)?;
         Ok(Some(pager.finish(stop)))
     }

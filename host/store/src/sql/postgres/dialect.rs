@@ -4,14 +4,10 @@
 
 use std::borrow::Cow;
 
-/// The statement for PostgreSQL. Parameters inside quotes are left alone.
+/// The statement for PostgreSQL. Texts and names in quotes are left alone.
 pub(crate) fn portable(sql: &str) -> Cow<'_, str> {
     let mut text = Cow::Borrowed(sql);
-    for (sqlite, postgres) in [
-        ("x''", "''::bytea"),
-        (" AS REAL)", " AS DOUBLE PRECISION)"),
-        (" +t.", " t."),
-    ] {
+    for (sqlite, postgres) in [("x''", "''::bytea"), (" AS REAL)", " AS DOUBLE PRECISION)")] {
         if text.contains(sqlite) {
             text = Cow::Owned(text.replace(sqlite, postgres));
         }
@@ -19,13 +15,16 @@ pub(crate) fn portable(sql: &str) -> Cow<'_, str> {
     if text.contains(ORDERED_JOIN) {
         text = Cow::Owned(joins(&text));
     }
-    if text.contains('?') {
-        text = Cow::Owned(parameters(&text));
+    if text.contains(['?', '+']) {
+        text = Cow::Owned(outside_quotes(&text));
     }
     text
 }
 
 const ORDERED_JOIN: &str = "CROSS JOIN ";
+
+/// A sign before a column keeps SQLite from using an index. PostgreSQL has no such sign for texts.
+const UNINDEXED: &str = "+t.";
 
 /// Replaces the joins that have a condition. One without a condition is the same in both.
 fn joins(sql: &str) -> String {
@@ -40,23 +39,24 @@ fn joins(sql: &str) -> String {
     text
 }
 
-fn parameters(sql: &str) -> String {
+/// Replaces the signs of parameters, and removes those before columns.
+fn outside_quotes(sql: &str) -> String {
+    let mut text = String::with_capacity(sql.len());
     let mut quote = None;
-    sql.chars()
-        .map(|character| match (quote, character) {
-            (None, '\'' | '"') => {
-                quote = Some(character);
-                character
-            }
-            (Some(open), close) if open == close => {
-                // A doubled quote ends the text and begins it again, with the same effect.
-                quote = None;
-                character
-            }
-            (None, '?') => '$',
-            _ => character,
-        })
-        .collect()
+    for (position, character) in sql.char_indices() {
+        match (quote, character) {
+            (None, '\'' | '"') => quote = Some(character),
+            // A doubled quote ends the text and begins it again, with the same effect.
+            (Some(open), close) if open == close => quote = None,
+            _ => {}
+        }
+        match character {
+            '?' if quote.is_none() => text.push('$'),
+            '+' if quote.is_none() && sql[position..].starts_with(UNINDEXED) => {}
+            character => text.push(character),
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -69,6 +69,10 @@ mod tests {
             ("SELECT 1", "SELECT 1"),
             ("SELECT ?1, ?12", "SELECT $1, $12"),
             ("SELECT '?1' || ?1", "SELECT '?1' || $1"),
+            (
+                "SELECT 1 + 2 WHERE (+t.a = ?1 OR +t.\"+t.\" = '+t.')",
+                "SELECT 1 + 2 WHERE (t.a = $1 OR t.\"+t.\" = '+t.')",
+            ),
             (
                 "SELECT 'it''s ?' FROM \"a?b\" WHERE x = ?2",
                 "SELECT 'it''s ?' FROM \"a?b\" WHERE x = $2",
