@@ -202,6 +202,8 @@ pub struct StoreSettings {
     pub synchronous_full: bool,
     /// Page cache of the writer.
     pub cache_bytes: u64,
+    /// Size of the pages of a new database.
+    pub page_size: lantern_store::PageSize,
     /// Size of the reserve file, which is deleted when the disk is full; 0 for none.
     pub reserve_bytes: u64,
     /// Least time between two commits of live batches.

@@ -301,6 +301,8 @@ pub struct Examined {
     pub schema: i64,
     /// The size of its file.
     pub bytes: u64,
+    /// The size of its pages in bytes.
+    pub page_bytes: u64,
     /// The first damage, if any was found; none if the file is too large to read now.
     pub damage: Option<Option<String>>,
     /// Open dead letters.
@@ -326,6 +328,7 @@ pub fn examine(path: &Path) -> Result<Examined, CheckError> {
     Ok(Examined {
         schema,
         bytes,
+        page_bytes: count(&connection, "PRAGMA page_size")?,
         damage,
         dead_letters: count(
             &connection,

@@ -22,13 +22,13 @@ use super::StoreConfig;
 use super::connection::open_file;
 use super::sql;
 
-/// Pages in the log at which a checkpoint begins: 32 MiB. A page that changes often is copied once for each checkpoint, so
-/// rare checkpoints write less.
-const PAGES_MAX: i32 = 8_000;
-/// Pages after which another checkpoint begins if the log could not restart, because a reader used it: 4 MiB.
-const PAGES_MORE: i32 = 1_000;
-/// Pages that the writer may have to copy and sync to finish a checkpoint: about a millisecond.
-const PAGES_LEFT: i64 = 256;
+/// Size of the log at which a checkpoint begins. A page that changes often is copied once for each checkpoint, so rare
+/// checkpoints write less.
+const LOG_BYTES: u32 = 32 << 20;
+/// Growth of the log after which another checkpoint begins if the log could not restart, because a reader used it.
+const LOG_BYTES_MORE: u32 = 4 << 20;
+/// Bytes that the writer may have to copy and sync to finish a checkpoint: about a millisecond.
+const BYTES_LEFT: u32 = 1 << 20;
 /// Checkpoints of the thread in a row. Each copies what was appended during the one before, so a few are enough unless
 /// the writer appends as fast as the disk writes.
 const PASSES_MAX: u32 = 6;
@@ -55,6 +55,7 @@ pub(super) struct Checkpointer {
 /// Decides when a checkpoint begins.
 #[derive(Debug)]
 struct Pacing {
+    page_bytes: u32,
     /// Pages in the log at which the next one begins.
     next: i32,
     /// Whether the thread was woken, and the writer has not finished its work yet.
@@ -72,24 +73,25 @@ enum Step {
 }
 
 impl Pacing {
-    fn new() -> Self {
+    fn new(page_bytes: u32) -> Self {
         Self {
-            next: PAGES_MAX,
+            page_bytes,
+            next: pages(LOG_BYTES, page_bytes),
             is_begun: false,
         }
     }
 
-    /// `pages` is the length of the log. `is_at_work`: whether the thread runs a checkpoint.
-    fn step(&mut self, pages: i32, is_at_work: bool) -> Step {
-        if pages < PAGES_MAX {
-            *self = Self::new();
+    /// `length` is the length of the log in pages. `is_at_work`: whether the thread runs a checkpoint.
+    fn step(&mut self, length: i32, is_at_work: bool) -> Step {
+        if length < pages(LOG_BYTES, self.page_bytes) {
+            *self = Self::new(self.page_bytes);
         }
-        if pages < self.next || is_at_work {
+        if length < self.next || is_at_work {
             return Step::Nothing;
         }
         if self.is_begun {
             self.is_begun = false;
-            self.next = pages + PAGES_MORE;
+            self.next = length + pages(LOG_BYTES_MORE, self.page_bytes);
             return Step::Finish;
         }
         self.is_begun = true;
@@ -97,10 +99,16 @@ impl Pacing {
     }
 }
 
+/// The number of pages of this size.
+fn pages(bytes: u32, page_bytes: u32) -> i32 {
+    i32::try_from(bytes / page_bytes.max(1)).unwrap_or(i32::MAX)
+}
+
 impl Checkpointer {
     /// Runs a checkpoint when the log is long, and at least every `every` if something was committed.
     pub(super) fn start(path: &Path, config: &StoreConfig, every: Duration) -> Result<Self, sql::Error> {
         let connection = open_file(path, &config.for_checkpoints())?;
+        let page_bytes = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         // One request is enough: it stands for all commits until the thread serves it.
         let (wake, woken) = sync_channel(1);
         let (at_work, fresh) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -110,7 +118,7 @@ impl Checkpointer {
                 let (at_work, fresh) = (Arc::clone(&at_work), Arc::clone(&fresh));
                 move || {
                     while wants_one(&woken, every, &fresh) {
-                        if !repeated(&connection) {
+                        if !repeated(&connection, page_bytes) {
                             fresh.store(true, Ordering::Release);
                         }
                         at_work.store(false, Ordering::Release);
@@ -124,7 +132,7 @@ impl Checkpointer {
             fresh,
             thread: Some(thread),
             hooked: false,
-            pacing: Pacing::new(),
+            pacing: Pacing::new(page_bytes),
         })
     }
 
@@ -185,14 +193,14 @@ fn wants_one(woken: &Receiver<()>, every: Duration, fresh: &AtomicBool) -> bool 
 }
 
 /// Runs checkpoints until little is left in the log. Returns whether all succeeded.
-fn repeated(connection: &Connection) -> bool {
+fn repeated(connection: &Connection, page_bytes: u32) -> bool {
     let mut moved = 0;
     for _ in 0..PASSES_MAX {
         let Some(done) = passive(connection) else {
             return false;
         };
         // A log that has restarted counts from the beginning.
-        if (done.moved - moved).abs() <= PAGES_LEFT {
+        if (done.moved - moved).abs() <= i64::from(pages(BYTES_LEFT, page_bytes)) {
             break;
         }
         moved = done.moved;
@@ -242,25 +250,30 @@ mod tests {
 
     #[test]
     fn a_long_log_is_copied_once_and_finished_by_the_writer() {
-        let mut pacing = Pacing::new();
+        for page_bytes in [1_024, 4_096] {
+            check_pacing(page_bytes);
+        }
+    }
+
+    fn check_pacing(page_bytes: u32) {
+        let (most, more) = (pages(LOG_BYTES, page_bytes), pages(LOG_BYTES_MORE, page_bytes));
+        let mut pacing = Pacing::new(page_bytes);
         let mut steps = |pages: &[(i32, bool)]| {
             let each = pages
                 .iter()
                 .map(|(pages, is_at_work)| pacing.step(*pages, *is_at_work));
             each.filter(|step| *step != Step::Nothing).collect::<Vec<_>>()
         };
-        assert_eq!(steps(&[(1, false), (PAGES_MAX - 1, false)]), []);
+        assert_eq!(steps(&[(1, false), (most - 1, false)]), []);
         // The thread works while the writer commits.
-        let busy: Vec<_> = (0..500).map(|more| (PAGES_MAX + 1 + more, true)).collect();
-        assert_eq!(steps(&[(PAGES_MAX, false)]), [Step::Begin]);
+        let busy: Vec<_> = (0..500).map(|page| (most + 1 + page, true)).collect();
+        assert_eq!(steps(&[(most, false)]), [Step::Begin]);
         assert_eq!(steps(&busy), []);
-        assert_eq!(steps(&[(PAGES_MAX + 600, false)]), [Step::Finish]);
+        assert_eq!(steps(&[(most + 600, false)]), [Step::Finish]);
         // The log has restarted.
         assert_eq!(steps(&[(5, false), (9, false)]), []);
         // A reader keeps it from restarting: a bounded number of checkpoints.
-        let grows: Vec<_> = (0..10 * PAGES_MORE)
-            .map(|more| (PAGES_MAX + more, false))
-            .collect();
+        let grows: Vec<_> = (0..10 * more).map(|page| (most + page, false)).collect();
         let taken = steps(&grows);
         assert_eq!(taken.iter().filter(|step| **step == Step::Begin).count(), 10);
         assert_eq!(taken.iter().filter(|step| **step == Step::Finish).count(), 10);

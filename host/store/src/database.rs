@@ -33,7 +33,7 @@ impl Database {
     pub(super) fn open(location: &Location, config: &StoreConfig, runtime: &Handle) -> Result<Self, String> {
         match location {
             Location::Sqlite(path) => {
-                let migrated = runtime.block_on(migrate(path));
+                let migrated = runtime.block_on(migrate(path, config.page_size));
                 migrated.map_err(|error| error.to_string())?;
                 Self::open_file(path, config).map_err(|error| error.to_string())
             }

@@ -29,6 +29,7 @@ mod location;
 mod lock;
 mod maintenance;
 mod migrations;
+mod page_size;
 mod preparation;
 mod provenance;
 mod queue;
@@ -85,6 +86,7 @@ pub use leases::{
 pub use location::{Location, Server, ServerError};
 pub use lock::LockError;
 pub use maintenance::Maintenance;
+pub use page_size::PageSize;
 pub use provenance::{LedgerSpan, Lineage, ProvenanceError, RowKey, TracedRow, VersionWork};
 pub use reader::Reader;
 pub use rebuild::{
@@ -144,6 +146,8 @@ pub struct StoreConfig {
     pub cache_bytes: u64,
     /// Size of the reserve file that an operator can delete when the disk is full, in bytes; 0 for none.
     pub reserve_bytes: u64,
+    /// Size of the pages of a new database file; an existing file keeps its own.
+    pub page_size: PageSize,
     /// Least time between the starts of two transactions of live batches; batches that arrive earlier share the next one.
     /// After a longer pause a batch commits at once.
     pub commit_delay: Duration,
@@ -159,6 +163,7 @@ impl StoreConfig {
             synchronous: Synchronous::Normal,
             cache_bytes: 256 * 1024 * 1024,
             reserve_bytes: 16 * 1024 * 1024,
+            page_size: PageSize::DEFAULT,
             commit_delay: Self::COMMIT_DELAY,
         }
     }
@@ -281,7 +286,7 @@ impl Store {
         }
         let (dir, location, node) = (config.dir.clone(), config.location(), config.node.clone());
         if let Location::Sqlite(path) = &location {
-            prepare_file(path).await?;
+            prepare_file(path, config.page_size).await?;
         }
         let (requests, received) = mpsc::channel(queue::REQUESTS_MAX);
         let (health, watched) = watch::channel(Health::Healthy);

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::lock::LockError;
 use super::migrations::migrate;
-use super::{OpenError, Store, audit, check};
+use super::{OpenError, PageSize, Store, audit, check};
 use lantern_trust::private_files;
 
-/// Checks the database file, and migrates the host's tables.
-pub(super) async fn prepare_file(path: &Path) -> Result<(), OpenError> {
+/// Checks the database file, and migrates the host's tables. Creates a missing file with pages of `page_size`.
+pub(super) async fn prepare_file(path: &Path, page_size: PageSize) -> Result<(), OpenError> {
     // The next steps report a file that cannot be read.
     if path.is_file()
         && let Err(source @ check::CheckError::Newer { .. }) = check::version(path)
@@ -20,10 +20,12 @@ pub(super) async fn prepare_file(path: &Path) -> Result<(), OpenError> {
         });
     }
     restrict(path)?;
-    migrate(path).await.map_err(|source| OpenError::Database {
-        path: path.to_owned(),
-        source,
-    })?;
+    migrate(path, page_size)
+        .await
+        .map_err(|source| OpenError::Database {
+            path: path.to_owned(),
+            source,
+        })?;
     check::quick(path).map_err(|problem| OpenError::Damaged {
         path: path.to_owned(),
         problem,

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use crate::sql::{Connection, Kind};
 
-use super::Store;
 use super::apply::{ApplyError, Isolation, apply};
 use super::catalog::{Adoption, CatalogError, Layout, StoreRefusal, adopt, list_refusals};
 use super::commit::{Adopted, Commit, Counts, Entry, Mark, NewEpoch, OriginId};
@@ -15,6 +14,7 @@ use super::leases::Held;
 use super::migrations::migrate;
 use super::sources::begin_epoch;
 use super::values::from_sql;
+use super::{PageSize, Store};
 use lantern_model::batch::Timestamp;
 use lantern_model::results::canary::{RejectExample, Rejects};
 
@@ -111,7 +111,7 @@ impl Scratch {
         let file = File(path.clone());
         let runtime = tokio::runtime::Handle::current();
         let work = tokio::task::spawn_blocking(move || {
-            let migrated = runtime.block_on(migrate(&file.0));
+            let migrated = runtime.block_on(migrate(&file.0, PageSize::DEFAULT));
             migrated.map_err(|error| ScratchError::Make {
                 path: file.0.clone(),
                 reason: error.to_string(),

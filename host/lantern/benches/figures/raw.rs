@@ -1,5 +1,6 @@
 //! The raw speed of SQLite with the same rows: the upper bound for the pipeline. Decodes the rows before the clock
-//! starts; uses the pragmas of the store, with two schemas: what the store creates, and only what the plugin declares.
+//! starts; uses the pragmas of the store, except that pages have SQLite's default size, which is the fastest here. There are two
+//! schemas: what the store creates, and only what the plugin declares.
 
 use std::time::Instant;
 

@@ -63,11 +63,12 @@ fn database(path: &Path, examined: &Examined) -> Vec<Finding> {
     let Examined {
         schema,
         bytes,
+        page_bytes,
         damage,
         ..
     } = examined;
     let summary = format!(
-        "{}: schema {schema}, {:.1} MiB",
+        "{}: schema {schema}, {:.1} MiB in pages of {page_bytes} bytes",
         path.display(),
         *bytes as f64 / f64::from(1 << 20)
     );

@@ -26,6 +26,7 @@ pub(super) fn store(config: &HostConfig, address: SocketAddr) -> lantern_store::
     lantern_store::StoreConfig {
         synchronous,
         cache_bytes: config.store.cache_bytes,
+        page_size: config.store.page_size,
         reserve_bytes: config.store.reserve_bytes,
         commit_delay: config.store.commit_delay,
         server: config.store.server.clone(),

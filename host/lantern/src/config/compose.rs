@@ -8,6 +8,7 @@ use super::{
     BatchSettings, BrokerSettings, HostConfig, LogSettings, Login, NodeSettings, PluginLimits, Problem,
     RemoteBroker, Resolved, Servers, SettingOrigin, StoreSettings, TlsSettings, keys,
 };
+use lantern_store::PageSize;
 use lantern_trust::signature::{Policy, Rule};
 
 /// Reads typed values. A missing value is a bug of this module and is reported as a problem.
@@ -129,6 +130,10 @@ fn compose_store(pick: &Picker<'_>) -> Result<StoreSettings, Problem> {
             .text("store.synchronous")
             .is_some_and(|value| value == "full"),
         cache_bytes: pick.number("store.cache_size")?,
+        page_size: pick
+            .text("store.page_size")
+            .and_then(|name| PageSize::named(&name))
+            .map_or_else(|| Picker::absent("store.page_size"), Ok)?,
         reserve_bytes: pick.number("store.reserve_size")?,
         commit_delay: pick.time("store.commit_delay")?,
         server: pick.text("store.url").and_then(|url| url.parse().ok()),

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use lantern_model::settings;
+use lantern_store::PageSize;
 
 /// Type and valid range of a setting's value.
 #[derive(Clone, Copy, Debug)]
@@ -392,6 +393,13 @@ pub const SETTINGS: &[Setting] = &[
         "Page cache of the writer connection.",
     ),
     setting(
+        "store.page_size",
+        Choice(&PageSize::NAMES),
+        Value(PageSize::DEFAULT.name()),
+        "Size of the pages of a new database; an existing one keeps its own. A commit writes each changed page as a whole, so \
+         smaller pages write less to the disk, and cost CPU time at full rate.",
+    ),
+    setting(
         "store.reserve_size",
         Size { min: 0, max: GIB },
         Value("16 MiB"),
@@ -476,28 +484,4 @@ pub fn nearest(path: &str) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_unique_and_no_section_is_a_setting() {
-        for (index, setting) in SETTINGS.iter().enumerate() {
-            assert!(
-                SETTINGS[..index].iter().all(|other| other.path != setting.path),
-                "{}",
-                setting.path
-            );
-            assert!(!is_section(setting.path), "{}", setting.path);
-            assert!(setting.doc.ends_with('.'), "{} needs a sentence", setting.path);
-        }
-    }
-
-    #[test]
-    fn only_similar_settings_are_suggested() {
-        assert_eq!(nearest("broker.uri"), Some("broker.url"));
-        assert_eq!(nearest("url"), Some("broker.url"));
-        assert_eq!(nearest("data-dir"), Some("data_dir"));
-        assert_eq!(nearest("limits.memory_max"), Some("limits.memory"));
-        assert_eq!(nearest("zebra"), None);
-    }
-}
+mod tests;
