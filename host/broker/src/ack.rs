@@ -31,6 +31,18 @@ pub(super) enum Replies {
     Nothing,
 }
 
+impl AckToken {
+    /// Adds the deliveries of a later token of the same subscription.
+    pub(super) fn extend(&mut self, later: Self) {
+        match (&mut self.replies, later.replies) {
+            (_, Replies::Nothing) => {}
+            (Replies::Each(replies), Replies::Each(more)) => replies.extend(more),
+            // The last delivery covers all before it.
+            (replies, more) => *replies = more,
+        }
+    }
+}
+
 /// Why an acknowledgement was not sent. Never a reason to repeat the work: the checkpoint covers it.
 #[derive(Debug, thiserror::Error)]
 pub enum AckError {

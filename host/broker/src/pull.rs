@@ -5,6 +5,7 @@
 
 mod error;
 mod from_store;
+mod lifetime;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -67,6 +68,24 @@ pub struct Pulled {
     pub deliveries: Vec<Delivery>,
     /// Acknowledges all of them.
     pub ack: AckToken,
+}
+
+impl Pulled {
+    /// Adds messages that follow these.
+    pub fn append(&mut self, mut later: Self) {
+        self.deliveries.append(&mut later.deliveries);
+        self.ack.extend(later.ack);
+    }
+
+    /// Messages that need no acknowledgement, for tests.
+    #[doc(hidden)]
+    pub fn without_ack(deliveries: Vec<Delivery>) -> Self {
+        let (line, replies) = (0, Replies::Nothing);
+        Self {
+            deliveries,
+            ack: AckToken { line, replies },
+        }
+    }
 }
 
 /// An open consumer. Dropping it withdraws its requests.
@@ -170,6 +189,11 @@ impl Subscription {
             handle,
             request,
         })
+    }
+
+    /// Requests at most this number of messages at once.
+    pub fn limit_requests(&mut self, messages: usize) {
+        self.limits.messages = self.limits.messages.min(messages.max(1));
     }
 
     /// A handle for acknowledgements and facts, usable while `next` waits.
@@ -375,6 +399,7 @@ impl Subscription {
             bytes,
             expires,
         } = self.limits;
+        let expires = lifetime::of_request_now(expires);
         let mut request = json!({
             "batch": messages,
             "max_bytes": bytes,

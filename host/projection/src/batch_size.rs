@@ -10,7 +10,7 @@ const MESSAGES_MAX: usize = 2_048;
 /// Fewest messages in one batch: enough to make its fixed cost small.
 const MESSAGES_MIN: usize = 64;
 /// How long the writer may work on one batch while live batches arrive.
-const TARGET: Duration = Duration::from_millis(3);
+const TARGET: Duration = Duration::from_micros(1_500);
 
 /// Adapts to the measured duration while live batches arrive. Without live batches, batches are as large as possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,15 +63,15 @@ mod tests {
     #[test]
     fn a_batch_takes_about_the_target_while_live_batches_arrive() {
         for (size, messages, took_us, expected) in [
-            (2_048, 2_048, 12_000, 512),
-            (512, 512, 3_000, 512),
-            (512, 512, 6_000, 256),
-            (512, 512, 1_000, 1_024),
+            (2_048, 2_048, 12_000, 256),
+            (512, 512, 1_500, 512),
+            (512, 512, 3_000, 256),
+            (512, 512, 500, 1_024),
             (512, 512, 0, 1_024),
             (2_048, 2_048, 500, 2_048),
             (256, 256, 1_000_000, 64),
             // Small remainders.
-            (512, 10, 200, 150),
+            (512, 10, 100, 150),
             (512, 10, 10, 512),
             (512, 10, 3_000, 64),
             (512, 0, 100, 512),

@@ -15,6 +15,7 @@ mod idle;
 mod observation;
 mod pipeline;
 pub mod plan;
+mod prefetch;
 mod progress;
 mod rate_limit;
 mod recording;

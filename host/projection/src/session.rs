@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::gate::{FillState, GateKeeper, Waiting, gate_changed};
 use super::hold::CommitPermit;
 use super::pipeline::{AdoptedVersion, CommitTarget, Pipeline};
 use super::plan::{Horizon, covers};
+use super::prefetch::Prefetch;
 use super::rate_limit::RateLimit;
 use super::survey::{Reads, Survey, apply_survey};
 use super::version::changed;
@@ -20,6 +20,10 @@ use lantern_broker::{
 use lantern_model::batch::Delivery;
 use lantern_model::status::ProjectionState;
 use lantern_store::Replacements;
+
+/// Most messages that a rebuild requests at once: enough for two of its batches. The broker sends the messages of a request
+/// without a pause, and the messages of live sources wait for the processor meanwhile.
+const REBUILD_REQUEST_MESSAGES: usize = 512;
 
 impl Projection {
     pub(super) async fn stream_session(
@@ -197,26 +201,6 @@ pub fn consumer_names(prefix: &str, plugin: &str, source: &str) -> [String; 2] {
     [live, rebuild]
 }
 
-/// Pulls in parallel with the pipeline, so that the next batch is ready when the last one is decoded. One batch waits
-/// and one is being pulled; both are bounded in bytes.
-fn pull(
-    mut subscription: Subscription,
-    messages_max: usize,
-    bytes_max: usize,
-) -> (mpsc::Receiver<Result<Pulled, PullError>>, AbortOnDropHandle<()>) {
-    let (pulled, batches) = mpsc::channel(1);
-    let task = tokio::spawn(async move {
-        loop {
-            let batch = subscription.next(messages_max, bytes_max).await;
-            let ended = batch.is_err();
-            if pulled.send(batch).await.is_err() || ended {
-                return;
-            }
-        }
-    });
-    (batches, AbortOnDropHandle::new(task))
-}
-
 /// A session that reads.
 struct Flow<'a> {
     projection: &'a Projection,
@@ -226,7 +210,7 @@ struct Flow<'a> {
     horizon: Horizon,
     reads: Reads,
     surveys: mpsc::Receiver<Survey>,
-    batches: mpsc::Receiver<Result<Pulled, PullError>>,
+    batches: Prefetch,
     rate_limit: RateLimit,
     gate: Option<GateKeeper>,
     /// Pulled messages that were not projected yet.
@@ -257,10 +241,14 @@ impl<'a> OpenSession<'a> {
         desired: &mut watch::Receiver<DesiredState>,
         shutdown: &CancellationToken,
     ) -> Halt {
-        let handle = self.subscription.handle();
+        let mut subscription = self.subscription;
+        if projection.purpose != Purpose::Live {
+            subscription.limit_requests(REBUILD_REQUEST_MESSAGES);
+        }
+        let handle = subscription.handle();
         let (surveys, _surveying) = projection.spawn_surveyor(&self.reads, &handle);
         let config = &projection.config;
-        let (batches, pulling) = pull(self.subscription, config.messages_max, config.bytes_max);
+        let batches = Prefetch::start(subscription, config.messages_max, config.bytes_max);
         projection
             .status
             .send_modify(|status| status.enter(ProjectionState::Running));
@@ -282,9 +270,14 @@ impl<'a> OpenSession<'a> {
             quiet_at: None,
         };
         let halt = flow.run(desired, shutdown).await;
-        drop(pulling);
+        let Flow {
+            mut pipeline,
+            batches,
+            ..
+        } = flow;
+        drop(batches);
         // The next session finds the result of an unsettled batch in the checkpoint.
-        if let Err(reason) = flow.pipeline.drain().await {
+        if let Err(reason) = pipeline.drain().await {
             tracing::debug!(?reason, "a batch in flight was not settled");
         }
         handle.flush().await;
@@ -338,7 +331,7 @@ impl Flow<'_> {
         };
         let has_room = self.pipeline.has_room();
         let may_pull = has_room && self.waiting.deliveries.is_empty();
-        let (rate_limit, batches) = (&self.rate_limit, &mut self.batches);
+        let (rate_limit, batches) = (&self.rate_limit, &self.batches);
         tokio::select! {
             biased;
             () = changed(desired) => Event::DesiredStateChanged,
@@ -348,7 +341,7 @@ impl Flow<'_> {
             survey = self.surveys.recv() => Event::Survey(survey.map(Box::new)),
             () = std::future::ready(()), if admitted > 0 && has_room => Event::Admitted(admitted),
             () = gate_changed(&mut self.gate) => Event::GateChanged,
-            batch = async { rate_limit.wait_until_allowed().await; batches.recv().await }, if may_pull => {
+            batch = async { rate_limit.wait_until_allowed().await; batches.next().await }, if may_pull => {
                 Event::Pulled(batch)
             }
         }

@@ -30,7 +30,7 @@ const GROUP_ROWS_MAX: usize = 8_192;
 
 /// Time after which a transaction of a rebuild takes no further batch while live batches arrive: the commit, for which a
 /// live batch has to wait, takes longer the more pages have changed.
-const SHARED_GROUP_TIME: Duration = Duration::from_millis(4);
+const SHARED_GROUP_TIME: Duration = Duration::from_millis(2);
 
 /// How long after a live batch another one is expected.
 const SHARED_FOR: Duration = Duration::from_millis(250);
