@@ -5,7 +5,6 @@
 //! Types that the host also uses (descriptions, settings, status, results of operations) are in `lantern-model`; this
 //! crate names the results again, so that clients need one crate.
 
-mod audit;
 mod dead_letters;
 mod forget;
 mod host;
@@ -23,7 +22,7 @@ mod trials;
 mod versions;
 
 pub use lantern_model::actor::Role;
-pub use lantern_model::results::audit::AuditOutcome;
+pub use lantern_model::results::audit::{AuditOutcome, AuditRecord};
 pub use lantern_model::results::canary::{
     CanaryReport, CanarySource, CanaryVersion, RejectExample, Rejects, RowExample, TableComparison,
 };
@@ -35,14 +34,13 @@ pub use lantern_model::results::plugins::{
 pub use lantern_model::results::rebuild::{
     Rebuild, RebuildOutcome, RebuildProgress, RebuildState, TableChange, TableOutcome,
 };
+pub use lantern_model::results::records::{
+    DEAD_LETTER_STATES, DeadLetter, DeadLetterGroup, DeadLetterReason, Gap, LedgerRange,
+};
 pub use lantern_model::results::row::RowView;
 pub use lantern_model::results::work::{Reprojected, Trace, TracedMessage, VersionWork, WorkRange};
 
-pub use audit::AuditEntry;
-pub use dead_letters::{
-    DEAD_LETTER_STATES, DeadLetter, DeadLetterGroup, DeadLetterReason, DeadLetterReasons,
-    DeadLetterSelection, Discarded, RetryTotals,
-};
+pub use dead_letters::{DeadLetterReasons, DeadLetterSelection, Discarded, RetryTotals};
 pub use forget::Forget;
 pub use host::{Check, Info, Proof, Readiness};
 pub use nodes::Node;
@@ -53,7 +51,7 @@ pub use plugins::{
 pub use problem::Problem;
 pub use projections::{History, ProjectionHistory, Sample};
 pub use rebuilds::NewRebuild;
-pub use records::{Gap, LedgerRange, Page};
+pub use records::Page;
 pub use rows::{
     Message, MessageOrigin, Neighbours, OmittedEvent, Row, RowDetail, RowPage, RowVersion, RowsEvent,
 };

@@ -8,15 +8,14 @@ use super::parameters::Parameters;
 use super::problem::Problem;
 use super::records::{List, after};
 use super::state::State;
-use lantern_api::AuditEntry;
-use lantern_model::batch::Timestamp;
+use lantern_api::AuditRecord;
 use lantern_model::schema::PluginName;
-use lantern_store::reader::{AuditFilter, AuditRecord};
+use lantern_store::reader::AuditFilter;
 
 pub async fn list(
     extract::State(state): extract::State<State>,
     uri: Uri,
-) -> Result<Json<List<AuditEntry>>, Problem> {
+) -> Result<Json<List<AuditRecord>>, Problem> {
     let parameters = Parameters::parse(&uri, &["plugin", "actor", "action", "limit", "cursor"])?;
     let filter = AuditFilter {
         plugin: parameters
@@ -29,20 +28,5 @@ pub async fn list(
         .reader
         .audit(&filter, parameters.limit()?, after(&parameters, "audit")?)
         .await?;
-    Ok(List::of("audit", page, view))
-}
-
-fn view(entry: AuditRecord) -> AuditEntry {
-    AuditEntry {
-        id: entry.id,
-        at: entry.at.to_rfc3339(),
-        actor: entry.actor,
-        action: entry.action,
-        plugin: entry.plugin,
-        digest: entry.digest,
-        outcome: entry.outcome,
-        detail: entry.detail,
-        began_at: entry.began_at.map(Timestamp::to_rfc3339),
-        hash: entry.hash.map(|hash| hash.to_string()),
-    }
+    Ok(List::of("audit", page))
 }

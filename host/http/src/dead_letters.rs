@@ -8,8 +8,6 @@ use axum::body::{Body, Bytes};
 use axum::extract::{self, Path, rejection::PathRejection};
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse as _, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use futures_util::stream;
 
 use super::budget::Reservation;
@@ -22,13 +20,12 @@ use super::room::Room;
 use super::state::State;
 use super::views;
 use lantern_api::{
-    DEAD_LETTER_STATES, DeadLetter, DeadLetterGroup, DeadLetterReason, DeadLetterReasons,
-    DeadLetterSelection, Discarded, RetryTotals,
+    DEAD_LETTER_STATES, DeadLetter, DeadLetterReasons, DeadLetterSelection, Discarded, RetryTotals,
 };
 use lantern_model::batch::{RejectionClass, Timestamp};
 use lantern_model::schema::{PluginName, SourceName};
 use lantern_store::OpenDeadLetterFilter;
-use lantern_store::reader::{self, DeadLetterFilter, ReadError, Reader};
+use lantern_store::reader::{DeadLetterFilter, ReadError, Reader};
 
 /// Maximum time that a client waits for a retry; the retry continues after it.
 pub const RETRY_TIME: Duration = Duration::from_secs(150);
@@ -71,7 +68,7 @@ pub async fn list(
         .reader
         .dead_letters(&filter, parameters.limit()?, after)
         .await?;
-    Ok(List::of("dead-letters", page, view))
+    Ok(List::of("dead-letters", page))
 }
 
 pub async fn one(
@@ -83,9 +80,7 @@ pub async fn one(
     let Path(id) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
     Parameters::parse(&uri, &[])?;
     let dead_letter = state.reader.dead_letter(id).await?;
-    dead_letter
-        .map(|dead_letter| Json(view(dead_letter)))
-        .ok_or_else(|| no_dead_letter(id))
+    dead_letter.map(Json).ok_or_else(|| no_dead_letter(id))
 }
 
 fn no_dead_letter(id: i64) -> Problem {
@@ -126,23 +121,7 @@ pub async fn reasons(
 ) -> Result<Json<DeadLetterReasons>, Problem> {
     let parameters = Parameters::parse(&uri, &FILTERS)?;
     let (groups, exact) = state.reader.dead_letter_groups(&filter(&parameters)?).await?;
-    let reason = |one: reader::DeadLetterReason| DeadLetterReason {
-        like: one.like,
-        dead_letters: one.dead_letters,
-        last_at: one.last_at.to_rfc3339(),
-    };
-    let group = |one: reader::DeadLetterGroup| DeadLetterGroup {
-        plugin: one.plugin,
-        source: one.source,
-        class: one.class,
-        dead_letters: one.dead_letters,
-        reasons: one.reasons.into_iter().map(reason).collect(),
-        reasons_omitted: one.left_out,
-    };
-    Ok(Json(DeadLetterReasons {
-        groups: groups.into_iter().map(group).collect(),
-        exact,
-    }))
+    Ok(Json(DeadLetterReasons { groups, exact }))
 }
 
 /// Exports all matching dead letters as JSON lines, newest first.
@@ -187,7 +166,7 @@ struct Export {
     room: Room,
     /// Memory of the current page.
     reservation: Option<Reservation>,
-    page: VecDeque<reader::DeadLetter>,
+    page: VecDeque<DeadLetter>,
     /// Identifier after which the next page begins; none if there is no next page.
     next: Option<Option<i64>>,
 }
@@ -226,7 +205,7 @@ impl Export {
         let Some(dead_letter) = self.page.pop_front() else {
             return Ok(None);
         };
-        let mut line = serde_json::to_vec(&view(dead_letter))?;
+        let mut line = serde_json::to_vec(&dead_letter)?;
         line.push(b'\n');
         Ok(Some(line.into()))
     }
@@ -339,30 +318,5 @@ fn describe(filter: &OpenDeadLetterFilter) -> String {
     match parts.as_slice() {
         [] => "all open dead letters".to_owned(),
         parts => format!("open dead letters with {}", parts.join(", ")),
-    }
-}
-
-fn view(dead_letter: reader::DeadLetter) -> DeadLetter {
-    DeadLetter {
-        id: dead_letter.id,
-        plugin: dead_letter.plugin,
-        source: dead_letter.source,
-        epoch: dead_letter.epoch,
-        origin: dead_letter.origin,
-        stream: dead_letter.stream,
-        sequence: dead_letter.sequence,
-        subject: dead_letter.subject,
-        published: dead_letter.published.to_rfc3339(),
-        headers: dead_letter.headers,
-        payload_base64: STANDARD.encode(&dead_letter.payload),
-        payload_text: String::from_utf8(dead_letter.payload).ok(),
-        class: dead_letter.class,
-        reason: dead_letter.reason,
-        version: dead_letter.version,
-        digest: dead_letter.digest,
-        attempts: dead_letter.attempts,
-        state: dead_letter.state,
-        first_at: dead_letter.first_at.to_rfc3339(),
-        last_at: dead_letter.last_at.to_rfc3339(),
     }
 }

@@ -14,7 +14,6 @@ use base64::engine::general_purpose::STANDARD;
 use super::change::{AuditNote, OfPlugin};
 use super::parameters::Parameters;
 use super::problem::Problem;
-use super::records::range_view;
 use super::room::Room;
 use super::state::State;
 use super::views;
@@ -60,7 +59,7 @@ pub async fn show(
     let versions = view.versions.into_iter().map(|version| {
         let ranges = ranges.extract_if(.., |range| range.digest == version.digest);
         PluginVersionDetail {
-            ranges: ranges.map(range_view).collect(),
+            ranges: ranges.collect(),
             version,
         }
     });

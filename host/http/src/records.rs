@@ -19,11 +19,10 @@ use lantern_store::reader::{self, SourceFilter};
 pub struct List<T>(Page<T>);
 
 impl<T> List<T> {
-    pub(super) fn of<R>(list: &str, page: reader::Page<R>, show: impl Fn(R) -> T) -> Json<Self> {
-        let next_cursor = page.next.map(|id| cursor::encode(list, id));
+    pub(super) fn of(list: &str, page: reader::Page<T>) -> Json<Self> {
         Json(Self(Page {
-            items: page.items.into_iter().map(show).collect(),
-            next_cursor,
+            items: page.items,
+            next_cursor: page.next.map(|id| cursor::encode(list, id)),
         }))
     }
 }
@@ -38,7 +37,7 @@ pub async fn gaps(
         .reader
         .gaps(&filter, parameters.limit()?, after(&parameters, "gaps")?)
         .await?;
-    Ok(List::of("gaps", page, gap_view))
+    Ok(List::of("gaps", page))
 }
 
 pub async fn ledger(
@@ -51,7 +50,7 @@ pub async fn ledger(
         .reader
         .ledger(&filter, parameters.limit()?, after(&parameters, "ledger")?)
         .await?;
-    Ok(List::of("ledger", page, range_view))
+    Ok(List::of("ledger", page))
 }
 
 /// The filter of the parameters `plugin` and `source`.
@@ -72,47 +71,4 @@ pub(super) fn after(parameters: &Parameters, list: &str) -> Result<Option<i64>, 
         .get("cursor")
         .map(|text| cursor::decode(list, text))
         .transpose()
-}
-
-fn gap_view(gap: reader::GapRecord) -> Gap {
-    Gap {
-        id: gap.id,
-        plugin: gap.plugin,
-        source: gap.source,
-        epoch: gap.epoch,
-        origin: gap.origin,
-        stream: gap.stream,
-        first_sequence: gap.first_sequence,
-        last_sequence: gap.last_sequence,
-        missing: gap.last_sequence - gap.first_sequence + 1,
-        exact: gap.exact,
-        reason: gap.reason,
-        recorded_at: gap.recorded_at.to_rfc3339(),
-    }
-}
-
-pub(super) fn range_view(range: reader::LedgerRecord) -> LedgerRange {
-    LedgerRange {
-        id: range.id,
-        plugin: range.plugin,
-        source: range.source,
-        epoch: range.epoch,
-        origin: range.origin,
-        stream: range.stream,
-        version: range.version,
-        digest: range.digest,
-        first_sequence: range.first_sequence,
-        last_sequence: range.last_sequence,
-        messages: range.messages,
-        projected: range.projected,
-        skipped: range.skipped,
-        dead: range.dead,
-        missing: range.missing,
-        rows: range.rows,
-        inserted: range.inserted,
-        updated: range.updated,
-        present: range.present,
-        first_at: range.first_at.to_rfc3339(),
-        last_at: range.last_at.to_rfc3339(),
-    }
 }

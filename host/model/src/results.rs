@@ -5,5 +5,6 @@ pub mod canary;
 pub mod forget;
 pub mod plugins;
 pub mod rebuild;
+pub mod records;
 pub mod row;
 pub mod work;

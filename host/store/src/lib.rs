@@ -90,8 +90,8 @@ pub use page_size::PageSize;
 pub use provenance::{LedgerSpan, Lineage, ProvenanceError, RowKey, TracedRow, VersionWork};
 pub use reader::Reader;
 pub use rebuild::{
-    Comparison, HeadBounds, KeptHistory, KeptTables, LedgerRange, RebuildId, RebuildOutcome, RebuildRecord,
-    RebuildSurvey, Rebuilds, ReplayRange, SourceHistory, TableOutcome, TableSurvey, Verification,
+    Comparison, HeadBounds, KeptHistory, KeptTables, RebuildId, RebuildOutcome, RebuildRecord, RebuildSurvey,
+    Rebuilds, ReplayRange, SourceHistory, SurveyedRange, TableOutcome, TableSurvey, Verification,
     VerifyRequest,
 };
 pub use rewrite::{Reprojections, Rewrite, Rewritten};

@@ -42,13 +42,12 @@ use connections::{Connections, Query, QueryError, Row};
 
 pub use crate::read_error::ReadError;
 pub use crate::search::{SearchError, SearchQuery, SearchableColumn, TERMS_MAX, WORDS_MAX};
-pub use access::{AuditFilter, AuditRecord, TOKENS_MAX, TokenRecord};
+pub use access::{AuditFilter, TOKENS_MAX, TokenRecord};
 pub use arrivals::{ArrivalPositions, BEGINNING};
 pub use buckets::{Bucket, Buckets, Histogram};
-pub use dead_letter_groups::{DeadLetterGroup, DeadLetterReason};
 pub use facets::Facet;
 pub use matching::Matcher;
-pub use records::{DeadLetter, DeadLetterFilter, GapRecord, LedgerRecord, SourceFilter};
+pub use records::{DeadLetterFilter, SourceFilter};
 pub use rows::{Key, RowPage, RowPosition, RowQuery, RowRecord, Sort};
 pub use search::SearchProgress;
 pub use selection::{Comparison, Condition, Selection, Test};

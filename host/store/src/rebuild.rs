@@ -41,7 +41,7 @@ pub use keep::{KeptHistory, KeptTables};
 use lantern_model::batch::Timestamp;
 pub use lantern_model::results::rebuild::{RebuildOutcome, RebuildState, TableOutcome};
 use lantern_model::schema::Manifest;
-pub use survey::{HeadBounds, LedgerRange, RebuildSurvey, SourceHistory, TableSurvey};
+pub use survey::{HeadBounds, RebuildSurvey, SourceHistory, SurveyedRange, TableSurvey};
 pub use verify::{Verification, VerifyRequest};
 
 /// Rows that one transaction scans and copies: few enough that a waiting commit is not noticeably delayed.

@@ -11,7 +11,7 @@ use crate::forget;
 use crate::parameters::{LIMIT_DEFAULT, LIMIT_MAX};
 use crate::records;
 use lantern_api::{
-    AuditEntry, DEAD_LETTER_STATES, DeadLetter, DeadLetterReasons, DeadLetterSelection, Discarded, Forget,
+    AuditRecord, DEAD_LETTER_STATES, DeadLetter, DeadLetterReasons, DeadLetterSelection, Discarded, Forget,
     ForgetReport, Gap, LedgerRange, Page, RetryTotals,
 };
 use lantern_model::batch::RejectionClass;
@@ -76,7 +76,7 @@ fn ledgers(routes: Routes) -> Routes {
                 .query(text("actor", "Filter by actor: a token name, or an internal actor such as `(host)`."))
                 .query(text("action", "Filter by action.").example("plugin.activate"))
                 .queries(page())
-                .answers::<Page<AuditEntry>>("One page."),
+                .answers::<Page<AuditRecord>>("One page."),
         )
 }
 

@@ -7,7 +7,7 @@ use url::form_urlencoded::Serializer;
 
 use super::client::{Client, HostArgs};
 use super::{Failure, print, print_json, table};
-use lantern_api::AuditEntry;
+use lantern_api::AuditRecord;
 
 /// Largest page of the API.
 const PAGE_MAX: usize = 1_000;
@@ -35,7 +35,7 @@ pub struct AuditArgs {
 
 pub fn run(args: &AuditArgs) -> Result<ExitCode, Failure> {
     let client = Client::open(&args.host)?;
-    let entries: Vec<AuditEntry> = client.newest(&list(args), args.limit, PAGE_MAX)?;
+    let entries: Vec<AuditRecord> = client.newest(&list(args), args.limit, PAGE_MAX)?;
     match args.json {
         true => print_json(&entries)?,
         false => print(&render(&entries))?,
@@ -58,7 +58,7 @@ fn list(args: &AuditArgs) -> String {
     format!("/api/v1/audit?{}", query.finish())
 }
 
-fn render(entries: &[AuditEntry]) -> String {
+fn render(entries: &[AuditRecord]) -> String {
     if entries.is_empty() {
         return "no matching audit entries; `lantern audit` without filters shows the actions and actors\n"
             .to_owned();
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn the_audit_is_listed_in_columns() {
-        let entry = AuditEntry {
+        let entry = AuditRecord {
             id: 1,
             at: "2026-11-20T10:00:00.123456Z".into(),
             began_at: None,

@@ -178,7 +178,7 @@ fn rows_outside(declared: &[&TableSurvey], request: &RebuildRequest) -> Option<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lantern_store::{Counts, HeadBounds, LedgerRange};
+    use lantern_store::{Counts, HeadBounds, SurveyedRange};
 
     fn history(origin: i64, messages: u64, skipped: u64, head: Option<(u64, u64)>) -> SourceHistory {
         SourceHistory {
@@ -187,7 +187,7 @@ mod tests {
             epoch: 1,
             stream: Some("S".into()),
             checkpoint: 1_000,
-            ranges: vec![LedgerRange {
+            ranges: vec![SurveyedRange {
                 first: 1,
                 last: 1_000,
                 digest: "sha256:0".into(),

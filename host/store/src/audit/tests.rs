@@ -7,12 +7,13 @@ use std::path::Path;
 
 use super::*;
 use crate::check::{CheckError, Report, check, check_with};
-use crate::reader::{AuditFilter, AuditRecord, Page, Reader};
+use crate::reader::{AuditFilter, Page, Reader};
 use crate::testing::{Scene, adoption, orders};
 use crate::{
     Accepted, Activation, NewToken, NewVersion, OpenDeadLetterFilter, Pause, PausedBy, Role, StoreConfig,
 };
 use lantern_model::batch::{Outcome, Rejection, RejectionClass};
+use lantern_model::results::audit::AuditRecord;
 use lantern_model::schema::{ManifestDescription, TableName, TokenName};
 
 fn entry(action: &str, outcome: AuditOutcome) -> AuditEntry {
@@ -119,8 +120,13 @@ async fn a_change_is_one_line_from_its_start_to_its_end() {
     }
     assert_eq!(lines(&reader).await, ["plugin.pause refused about plugin.pause"]);
     let page = reader.audit(&AuditFilter::default(), 1, None).await.unwrap();
-    assert!(page.items[0].began_at.is_some_and(|at| at <= page.items[0].at));
-    assert_eq!(page.items[0].hash, Some(head(store.path().unwrap())));
+    assert!(
+        page.items[0]
+            .began_at
+            .as_ref()
+            .is_some_and(|at| *at <= page.items[0].at)
+    );
+    assert_eq!(page.items[0].hash, Some(head(store.path().unwrap()).to_string()));
 
     // The database was replaced during the change.
     let elsewhere = AuditId { id: 900, ..begun };

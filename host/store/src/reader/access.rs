@@ -4,63 +4,39 @@ use super::connections::Row;
 use super::{Page, ReadError, Reader};
 use crate::{AuditHash, Role};
 use lantern_model::batch::Timestamp;
+use lantern_model::results::audit::AuditRecord;
 
-/// Most tokens that there may be. Each is a person or a program; all are held in memory.
+/// Maximum number of tokens. Each is a person or a program; all are held in memory.
 pub const TOKENS_MAX: usize = 1_000;
 
 /// A token, without its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRecord {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// What it allows.
+    /// Its role.
     pub role: Role,
     /// SHA-256 of its text.
     pub sha256: [u8; 32],
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// Whose token it was made with.
+    /// Name of the token that created it.
     pub created_by: String,
-    /// From when on it is refused; none means never.
+    /// Expiry; none if it does not expire.
     pub expires_at: Option<Timestamp>,
-    /// When it was used last, to about a minute.
+    /// Last use, accurate to a minute; none if never used.
     pub last_used_at: Option<Timestamp>,
 }
 
-/// Which entries of the audit are wanted; none means any.
+/// A filter for audit entries; `None` matches everything.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
-    /// Who did it.
+    /// The actor.
     pub actor: Option<String>,
-    /// What was done.
+    /// The action.
     pub action: Option<String>,
-    /// The plugin that it was about.
+    /// The affected plugin.
     pub plugin: Option<String>,
-}
-
-/// An entry of the audit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditRecord {
-    /// Its number in this database.
-    pub id: i64,
-    /// When it ended, or began where it has not ended.
-    pub at: Timestamp,
-    /// When it began, where it has ended and had an entry before.
-    pub began_at: Option<Timestamp>,
-    /// Who did it.
-    pub actor: String,
-    /// What was done.
-    pub action: String,
-    /// The plugin that it was about.
-    pub plugin: Option<String>,
-    /// The version that it was about.
-    pub digest: Option<String>,
-    /// See [`AuditOutcome`](crate::AuditOutcome).
-    pub outcome: String,
-    /// What changed, or why not.
-    pub detail: String,
-    /// The hash of its row; none where the host did not write it.
-    pub hash: Option<AuditHash>,
 }
 
 impl Reader {
@@ -139,14 +115,16 @@ fn entry(row: &Row) -> Result<AuditRecord, crate::sql::Error> {
     let hash: Option<Vec<u8>> = row.get(8)?;
     Ok(AuditRecord {
         id: row.get(0)?,
-        at: Timestamp(row.get(1)?),
+        at: Timestamp(row.get(1)?).to_rfc3339(),
         actor: row.get(2)?,
         action: row.get(3)?,
         plugin: row.get(4)?,
         digest: row.get(5)?,
         outcome: row.get(6)?,
         detail: row.get(7)?,
-        hash: hash.and_then(|hash| AuditHash::of(&hash)),
-        began_at: row.get::<Option<i64>>(9)?.map(Timestamp),
+        hash: hash
+            .and_then(|hash| AuditHash::of(&hash))
+            .map(|hash| hash.to_string()),
+        began_at: row.get::<Option<i64>>(9)?.map(|at| Timestamp(at).to_rfc3339()),
     })
 }

@@ -8,6 +8,7 @@ use super::connections::Row;
 use super::records::{DEAD_LETTER_MATCHES, dead_letter_arguments};
 use super::{DeadLetterFilter, ReadError, Reader};
 use lantern_model::batch::Timestamp;
+use lantern_model::results::records::{DeadLetterGroup, DeadLetterReason};
 
 /// Dead letters that are scanned, the newest first: twice as many as may be open in one source by default.
 const DEAD_LETTERS_MAX: usize = 200_000;
@@ -20,34 +21,6 @@ const REASONS_MAX: usize = 1_000;
 
 /// Up to this many different quoted texts distinguish reasons: a missing field is worth its name, a bad value is not.
 const TEXTS_MAX: usize = 20;
-
-/// Dead letters of one plugin, source and class.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetterGroup {
-    /// The plugin that rejected them.
-    pub plugin: String,
-    /// Its source.
-    pub source: String,
-    /// The class of their reasons.
-    pub class: String,
-    /// The number of dead letters.
-    pub dead_letters: u64,
-    /// The most frequent first, at most [`REASONS_MAX`].
-    pub reasons: Vec<DeadLetterReason>,
-    /// The number of omitted reasons.
-    pub left_out: u64,
-}
-
-/// The common part of the reasons of some dead letters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetterReason {
-    /// The reason with `*` in place of what differs. A [`DeadLetterFilter`] accepts it.
-    pub like: String,
-    /// The number of dead letters.
-    pub dead_letters: u64,
-    /// The last attempt among them.
-    pub last_at: Timestamp,
-}
 
 /// Dead letters with identical reasons.
 struct Same {
@@ -129,7 +102,7 @@ fn groups(found: Vec<Same>) -> Vec<DeadLetterGroup> {
         .map(|((plugin, source, class), found)| {
             let dead_letters = found.iter().map(|same| same.dead_letters).sum();
             let mut reasons = reasons(found);
-            let left_out = reasons.len().saturating_sub(REASONS_MAX) as u64;
+            let reasons_omitted = reasons.len().saturating_sub(REASONS_MAX) as u64;
             reasons.truncate(REASONS_MAX);
             DeadLetterGroup {
                 plugin,
@@ -137,7 +110,7 @@ fn groups(found: Vec<Same>) -> Vec<DeadLetterGroup> {
                 class,
                 dead_letters,
                 reasons,
-                left_out,
+                reasons_omitted,
             }
         })
         .collect();
@@ -154,7 +127,7 @@ fn reasons(found: Vec<Same>) -> Vec<DeadLetterReason> {
         let reason = DeadLetterReason {
             like: cut(same.reason),
             dead_letters: same.dead_letters,
-            last_at: same.last_at,
+            last_at: same.last_at.to_rfc3339(),
         };
         let alike = by_words.entry(without_texts).or_default();
         join(alike, without_numbers, reason);
@@ -184,7 +157,10 @@ fn join(reasons: &mut HashMap<String, DeadLetterReason>, key: String, reason: De
     if let Some(one) = reasons.get_mut(&key) {
         one.like = cut(key);
         one.dead_letters += reason.dead_letters;
-        one.last_at = one.last_at.max(reason.last_at);
+        // Times as text have the same length and order.
+        if reason.last_at > one.last_at {
+            one.last_at = reason.last_at;
+        }
     } else {
         reasons.insert(key, reason);
     }
@@ -308,7 +284,7 @@ mod tests {
         let groups = groups(found((0..4_096).map(reason)));
         assert_eq!((groups.len(), groups[0].dead_letters), (1, 4_096));
         assert_eq!(groups[0].reasons.len(), REASONS_MAX);
-        assert_eq!(groups[0].left_out, 4_096 - REASONS_MAX as u64);
+        assert_eq!(groups[0].reasons_omitted, 4_096 - REASONS_MAX as u64);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The host's own records: dead letters, gaps and the ledger.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rusqlite::types::Value;
 
 use super::connections::Row;
@@ -7,6 +9,7 @@ use super::text::json_bytes;
 use super::{Page, ReadError, Reader};
 use crate::dead_letters::glob;
 use lantern_model::batch::Timestamp;
+use lantern_model::results::records::{DeadLetter, Gap, LedgerRange};
 
 /// A filter for the records of a source; `None` matches everything.
 #[derive(Clone, Debug, Default)]
@@ -32,123 +35,6 @@ pub struct DeadLetterFilter {
     pub since: Option<Timestamp>,
     /// First attempt before this time.
     pub until: Option<Timestamp>,
-}
-
-/// A message that could not be projected.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// Its number in this database.
-    pub id: i64,
-    /// The plugin that rejected it.
-    pub plugin: String,
-    /// The plugin's source.
-    pub source: String,
-    /// The source's epoch.
-    pub epoch: i64,
-    /// The number of the epoch in this database.
-    pub origin: i64,
-    /// The stream; none for core NATS.
-    pub stream: Option<String>,
-    /// Its sequence in the stream.
-    pub sequence: i64,
-    /// Its subject.
-    pub subject: String,
-    /// When it was published.
-    pub published: Timestamp,
-    /// Its headers.
-    pub headers: Vec<(String, String)>,
-    /// Its payload.
-    pub payload: Vec<u8>,
-    /// The class of the reason.
-    pub class: String,
-    /// The reason.
-    pub reason: String,
-    /// The version of the last attempt.
-    pub version: String,
-    /// The digest of that version.
-    pub digest: String,
-    /// The number of attempts.
-    pub attempts: i64,
-    /// `open`, `resolved` or `discarded`.
-    pub state: String,
-    /// The first attempt.
-    pub first_at: Timestamp,
-    /// The last attempt.
-    pub last_at: Timestamp,
-}
-
-/// Sequences that were gone from the stream before the host read them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GapRecord {
-    /// Its number in this database.
-    pub id: i64,
-    /// The plugin.
-    pub plugin: String,
-    /// The plugin's source.
-    pub source: String,
-    /// The source's epoch.
-    pub epoch: i64,
-    /// The number of the epoch in this database.
-    pub origin: i64,
-    /// The stream; none for core NATS.
-    pub stream: Option<String>,
-    /// The first missing sequence.
-    pub first_sequence: i64,
-    /// The last missing sequence.
-    pub last_sequence: i64,
-    /// Whether all of them belonged to this source.
-    pub exact: bool,
-    /// How it was detected.
-    pub reason: String,
-    /// When it was detected.
-    pub recorded_at: Timestamp,
-}
-
-/// A ledger range: the version that handled it, and the outcomes of its messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LedgerRecord {
-    /// Its number in this database.
-    pub id: i64,
-    /// The plugin.
-    pub plugin: String,
-    /// The plugin's source.
-    pub source: String,
-    /// The source's epoch.
-    pub epoch: i64,
-    /// The number of the epoch in this database.
-    pub origin: i64,
-    /// The stream; none for core NATS.
-    pub stream: Option<String>,
-    /// The plugin's version.
-    pub version: String,
-    /// The digest of that version.
-    pub digest: String,
-    /// The first sequence of the range.
-    pub first_sequence: i64,
-    /// The last sequence of the range.
-    pub last_sequence: i64,
-    /// Messages handled: projected, skipped and dead together.
-    pub messages: i64,
-    /// Messages that became rows.
-    pub projected: i64,
-    /// Messages that the plugin skipped.
-    pub skipped: i64,
-    /// Messages that became dead letters.
-    pub dead: i64,
-    /// Sequences that were gone before the host read them.
-    pub missing: i64,
-    /// Rows that the plugin returned.
-    pub rows: i64,
-    /// Inserted rows.
-    pub inserted: i64,
-    /// Rows that updated a stored row.
-    pub updated: i64,
-    /// Rows that changed nothing, because a row with their key exists.
-    pub present: i64,
-    /// When the first batch of the range was committed.
-    pub first_at: Timestamp,
-    /// When the last batch was committed.
-    pub last_at: Timestamp,
 }
 
 /// Without a cursor a list begins after its newest record; ids ascend from 1.
@@ -196,7 +82,7 @@ impl Reader {
         filter: &SourceFilter,
         limit: u32,
         after: Option<i64>,
-    ) -> Result<Page<GapRecord>, ReadError> {
+    ) -> Result<Page<Gap>, ReadError> {
         const SQL: &str = "SELECT g.id, o.plugin, o.source, o.epoch, o.stream, g.first_sequence, \
              g.last_sequence, g.exact, g.reason, g.recorded_at, o.id \
              FROM _lantern_gap AS g JOIN _lantern_origin AS o ON o.id = g.origin \
@@ -217,7 +103,7 @@ impl Reader {
         filter: &SourceFilter,
         limit: u32,
         after: Option<i64>,
-    ) -> Result<Page<LedgerRecord>, ReadError> {
+    ) -> Result<Page<LedgerRange>, ReadError> {
         const SQL: &str = "SELECT l.id, o.plugin, o.source, o.epoch, o.stream, p.version, p.digest, \
              l.first_sequence, l.last_sequence, l.messages, l.projected, l.skipped, l.dead, l.missing, \
              l.rows, l.first_at, l.last_at, l.inserted, l.updated, max(l.rows - l.changed, 0), o.id \
@@ -242,12 +128,16 @@ fn rendered_bytes(dead_letter: &DeadLetter) -> usize {
         .map(|(name, value)| json_bytes(name.as_bytes()) + json_bytes(value.as_bytes()))
         .sum();
     let texts = [
-        dead_letter.subject.as_bytes(),
-        dead_letter.reason.as_bytes(),
-        &dead_letter.payload,
+        dead_letter.subject.as_str(),
+        &dead_letter.reason,
+        dead_letter.payload_text.as_deref().unwrap_or_default(),
+        &dead_letter.payload_base64,
     ];
-    let texts: usize = texts.into_iter().map(json_bytes).sum();
-    headers + texts + dead_letter.payload.len().div_ceil(3) * 4
+    headers
+        + texts
+            .into_iter()
+            .map(|text| json_bytes(text.as_bytes()))
+            .sum::<usize>()
 }
 
 /// The condition of a filter over `d` (dead letter) and `o` (origin); its parameters are those of [`dead_letter_arguments`].
@@ -288,7 +178,7 @@ fn dead_letter_columns(
     id: i64,
     headers: Vec<(String, String)>,
 ) -> Result<DeadLetter, crate::sql::Error> {
-    let published_ns: i64 = row.get(7)?;
+    let (published_ns, payload): (i64, Vec<u8>) = (row.get(7)?, row.get(9)?);
     Ok(DeadLetter {
         id,
         plugin: row.get(1)?,
@@ -297,39 +187,42 @@ fn dead_letter_columns(
         stream: row.get(4)?,
         sequence: row.get(5)?,
         subject: row.get(6)?,
-        published: Timestamp(published_ns.div_euclid(1_000)),
+        published: Timestamp(published_ns.div_euclid(1_000)).to_rfc3339(),
         headers,
-        payload: row.get(9)?,
+        payload_base64: STANDARD.encode(&payload),
+        payload_text: String::from_utf8(payload).ok(),
         class: row.get(10)?,
         reason: row.get(11)?,
         version: row.get(12)?,
         digest: row.get(13)?,
         attempts: row.get(14)?,
         state: row.get(15)?,
-        first_at: Timestamp(row.get(16)?),
-        last_at: Timestamp(row.get(17)?),
+        first_at: Timestamp(row.get(16)?).to_rfc3339(),
+        last_at: Timestamp(row.get(17)?).to_rfc3339(),
         origin: row.get(18)?,
     })
 }
 
-fn gap(row: &Row) -> Result<GapRecord, crate::sql::Error> {
-    Ok(GapRecord {
+fn gap(row: &Row) -> Result<Gap, crate::sql::Error> {
+    let (first_sequence, last_sequence): (i64, i64) = (row.get(5)?, row.get(6)?);
+    Ok(Gap {
         id: row.get(0)?,
         plugin: row.get(1)?,
         source: row.get(2)?,
         epoch: row.get(3)?,
         stream: row.get(4)?,
-        first_sequence: row.get(5)?,
-        last_sequence: row.get(6)?,
+        first_sequence,
+        last_sequence,
+        missing: last_sequence - first_sequence + 1,
         exact: row.get::<i64>(7)? != 0,
         reason: row.get(8)?,
-        recorded_at: Timestamp(row.get(9)?),
+        recorded_at: Timestamp(row.get(9)?).to_rfc3339(),
         origin: row.get(10)?,
     })
 }
 
-fn ledger_range(row: &Row) -> Result<LedgerRecord, crate::sql::Error> {
-    Ok(LedgerRecord {
+fn ledger_range(row: &Row) -> Result<LedgerRange, crate::sql::Error> {
+    Ok(LedgerRange {
         id: row.get(0)?,
         plugin: row.get(1)?,
         source: row.get(2)?,
@@ -345,8 +238,8 @@ fn ledger_range(row: &Row) -> Result<LedgerRecord, crate::sql::Error> {
         dead: row.get(12)?,
         missing: row.get(13)?,
         rows: row.get(14)?,
-        first_at: Timestamp(row.get(15)?),
-        last_at: Timestamp(row.get(16)?),
+        first_at: Timestamp(row.get(15)?).to_rfc3339(),
+        last_at: Timestamp(row.get(16)?).to_rfc3339(),
         inserted: row.get(17)?,
         updated: row.get(18)?,
         present: row.get(19)?,

@@ -165,7 +165,7 @@ async fn dead_letters_are_grouped_within_the_bytes_of_a_page() {
     assert_eq!((dead_letters, exact), (1_000, true));
     assert_eq!(
         (first.like.as_str(), first.dead_letters, first.last_at),
-        ("one", 900, Timestamp(1_000))
+        ("one", 900, Timestamp(1_000).to_rfc3339())
     );
     // A repeated reason adds no bytes: all of "one", and the newest few of the others.
     let (dead_letters, first, exact) = of(1_000).await;

@@ -35,14 +35,14 @@ pub struct SourceHistory {
     /// The last sequence that took effect.
     pub checkpoint: u64,
     /// The ranges in order.
-    pub ranges: Vec<LedgerRange>,
+    pub ranges: Vec<SurveyedRange>,
     /// Messages that an operator had erased and that are gone from the stream, by sequence. The ledger counts them as dead.
     pub erased: Vec<u64>,
 }
 
 /// One range of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LedgerRange {
+pub struct SurveyedRange {
     /// Its first sequence.
     pub first: u64,
     /// Its last sequence.
@@ -204,7 +204,7 @@ fn erased(connection: &Connection, origin: OriginId) -> Result<Vec<u64>, crate::
         .collect()
 }
 
-fn ranges(connection: &Connection, history: &SourceHistory) -> Result<Vec<LedgerRange>, crate::sql::Error> {
+fn ranges(connection: &Connection, history: &SourceHistory) -> Result<Vec<SurveyedRange>, crate::sql::Error> {
     let mut subjects: BTreeMap<String, Option<Vec<String>>> = BTreeMap::new();
     let mut statement = connection.prepare(
         "SELECT l.first_sequence, l.last_sequence, p.digest, p.description, l.messages, l.projected, l.skipped, l.dead,
@@ -228,7 +228,7 @@ fn ranges(connection: &Connection, history: &SourceHistory) -> Result<Vec<Ledger
             subjects.insert(digest.clone(), source.map(|source| source.subjects));
         }
         let number = |column: usize| row.get(column).map(from_sql);
-        ranges.push(LedgerRange {
+        ranges.push(SurveyedRange {
             first: number(0)?,
             last: number(1)?,
             subjects: subjects.get(&digest).cloned().flatten(),
@@ -253,7 +253,7 @@ fn head_bounds(
     connection: &Connection,
     tables: &[String],
     origin: OriginId,
-    range: &LedgerRange,
+    range: &SurveyedRange,
     after: u64,
 ) -> Result<HeadBounds, crate::sql::Error> {
     let head = traced(connection, tables, origin, range.first, after)?;
@@ -379,8 +379,8 @@ pub(super) fn are_of_version(histories: &[SourceHistory], scopes: &[ReplayRange]
 mod tests {
     use super::*;
 
-    fn range(first: u64, last: u64, projected: u64, skipped: u64, head: Option<(u64, u64)>) -> LedgerRange {
-        LedgerRange {
+    fn range(first: u64, last: u64, projected: u64, skipped: u64, head: Option<(u64, u64)>) -> SurveyedRange {
+        SurveyedRange {
             first,
             last,
             digest: "sha256:0".into(),
@@ -395,7 +395,7 @@ mod tests {
         }
     }
 
-    fn history(ranges: Vec<LedgerRange>) -> SourceHistory {
+    fn history(ranges: Vec<SurveyedRange>) -> SourceHistory {
         SourceHistory {
             origin: OriginId(1),
             source: "s".into(),
