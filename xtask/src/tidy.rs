@@ -3,6 +3,7 @@
 //! Each check converts a [`Tree`] (paths and contents) into [`Finding`]s, so that its tests need no repository. Only this
 //! file reads the repository.
 
+mod cycles;
 mod files;
 mod frozen;
 mod sizes;
@@ -101,9 +102,15 @@ impl Tree {
 pub fn check(root: &Path) -> Result<()> {
     let tree = Tree::read(root)?;
     let findings = sorted(
-        [files::check, frozen::check, sizes::check, wording::check]
-            .iter()
-            .flat_map(|check| check(&tree)),
+        [
+            cycles::check,
+            files::check,
+            frozen::check,
+            sizes::check,
+            wording::check,
+        ]
+        .iter()
+        .flat_map(|check| check(&tree)),
     );
     for finding in &findings {
         println!("    {finding}");

@@ -10,7 +10,7 @@ use crate::sql::{Connection, OptionalExtension, params};
 
 use super::anchors;
 use super::commit::{Adopted, Anchor, Commit, Counts, Entry, Mark, OriginId, RowEffects, VersionId};
-use super::forget;
+use super::forget::screen::{insert_forgotten_dead_letter, screen_commit};
 use super::leases::Held;
 use super::values::{from_sql, to_sql};
 use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Timestamp};
@@ -73,7 +73,7 @@ pub(super) fn apply(
     if !held.verify(connection, commit.plugin.manifest.name.as_str())? {
         return Err(ApplyError::NotHeld);
     }
-    let gone = forget::screen_commit(connection, commit, now)?;
+    let gone = screen_commit(connection, commit, now)?;
     let (effects, refused) = write_rows(connection, commit, isolation)?;
     let mut counts = count(&commit.entries).with_effects(total(&effects));
     counts.messages += gone.len() as u64;
@@ -82,14 +82,7 @@ pub(super) fn apply(
     let forgotten = gone.len() + entries.filter(|entry| entry.outcome.is_forgotten()).count();
     for (sequence, published_ns) in gone {
         let version = commit.plugin.version;
-        forget::insert_forgotten_dead_letter(
-            connection,
-            commit.origin,
-            version,
-            sequence,
-            published_ns,
-            now,
-        )?;
+        insert_forgotten_dead_letter(connection, commit.origin, version, sequence, published_ns, now)?;
     }
     for entry in &commit.entries {
         if let Outcome::Reject(rejection) = &entry.outcome {
@@ -232,14 +225,7 @@ pub(super) fn write_dead_letter(
             published_ns,
             ..
         } = entry.delivery;
-        return forget::insert_forgotten_dead_letter(
-            connection,
-            origin,
-            version,
-            sequence,
-            published_ns,
-            now,
-        );
+        return insert_forgotten_dead_letter(connection, origin, version, sequence, published_ns, now);
     }
     let headers = serde_json::to_string(&entry.delivery.headers).map_err(crate::sql::Error::encode)?;
     connection

@@ -7,7 +7,7 @@
 
 mod erase;
 mod mention;
-mod screen;
+pub(super) mod screen;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -20,9 +20,7 @@ use super::read_error::ReadError;
 use lantern_model::batch::Timestamp;
 
 pub(super) use erase::overwriting;
-pub(super) use screen::{
-    ForgottenValues, Screen, insert_forgotten_dead_letter, screen_commit, wipe_dead_letter,
-};
+pub(super) use screen::{ForgottenValues, Screen, wipe_dead_letter};
 pub use search::{SURVEY_MESSAGES_MAX, TableMatch};
 
 /// What is to be erased: rows with this value in this column.

@@ -1,8 +1,7 @@
 //! The manifest of the contract, from the constants of a plugin.
 
-use crate::bindings::exports::lantern::projection::projector as wit;
+use crate::bindings::exports::lantern::projection::projector::{self as wit, Manifest};
 use crate::declare::{Guard, OnConflict, Role, Table, Update, Write};
-use crate::native::Manifest;
 use crate::plugin::{Plugin, SourceOrigin};
 
 /// Converts the constants of a plugin to the manifest of the contract.

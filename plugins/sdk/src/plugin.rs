@@ -2,8 +2,8 @@
 
 use std::marker::PhantomData;
 
+use crate::bindings::exports::lantern::projection::projector::{Outcome, Row as RowData};
 use crate::declare;
-use crate::native::{Outcome, Row as RowData};
 use crate::{Message, Result, Value};
 
 /// A plugin: its sources and its writes.

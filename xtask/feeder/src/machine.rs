@@ -1,9 +1,5 @@
 //! The identity of this machine in subjects and rows.
 
-use chrono::Utc;
-
-use crate::message::{Heartbeat, time};
-
 /// This machine.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -37,17 +33,6 @@ impl Machine {
         Self {
             pc_id,
             hostname: hostname.to_owned(),
-        }
-    }
-
-    /// A heartbeat with the current time.
-    pub fn heartbeat(&self) -> Heartbeat<'_> {
-        Heartbeat {
-            pc_id: &self.pc_id,
-            at: time(Utc::now()),
-            agent_version: env!("CARGO_PKG_VERSION"),
-            hostname: &self.hostname,
-            os_family: std::env::consts::OS,
         }
     }
 }

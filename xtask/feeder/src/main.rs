@@ -21,7 +21,7 @@ use tokio::{signal::unix, sync::oneshot, time};
 
 use delivery::Delivery;
 use machine::Machine;
-use message::Audit;
+use message::{Audit, Heartbeat};
 
 /// Poll interval for started and ended processes. Shorter-lived processes are missed.
 const PROCESSES_EVERY: Duration = Duration::from_millis(500);
@@ -161,7 +161,7 @@ async fn feed_heartbeats(machine: &Machine, delivery: &Delivery) -> Result<()> {
     let mut ticks = every(HEARTBEAT_EVERY);
     loop {
         ticks.tick().await;
-        delivery.publish(machine.heartbeat().message(machine)?).await?;
+        delivery.publish(Heartbeat::of(machine).message(machine)?).await?;
     }
 }
 

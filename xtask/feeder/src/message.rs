@@ -203,7 +203,18 @@ pub struct Heartbeat<'a> {
     pub os_family: &'a str,
 }
 
-impl Heartbeat<'_> {
+impl<'a> Heartbeat<'a> {
+    /// A heartbeat with the current time.
+    pub fn of(machine: &'a Machine) -> Self {
+        Self {
+            pc_id: &machine.pc_id,
+            at: time(Utc::now()),
+            agent_version: env!("CARGO_PKG_VERSION"),
+            hostname: &machine.hostname,
+            os_family: std::env::consts::OS,
+        }
+    }
+
     /// In the format of the `heartbeats` plugin.
     pub fn message(&self, machine: &Machine) -> Result<Message> {
         Message::of(format!("heartbeat.{}", machine.pc_id), self)
