@@ -56,8 +56,8 @@ pub(super) fn compare(path: &Path, open: Identity) -> Result<(), String> {
     }
 }
 
-/// Reports that the writer has opened another file than before. Whoever holds positions of the former database must read
-/// them again.
+/// Reports that the writer has opened another file than before. Positions in the former database are invalid
+/// and must be read again.
 pub struct Replacements(watch::Receiver<u64>);
 
 impl Replacements {

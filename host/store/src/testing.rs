@@ -288,7 +288,7 @@ pub(super) async fn new_server_database() -> Option<Server> {
     Some(format!("{server}/{name}").parse().expect("an address"))
 }
 
-/// Ends the writer's sessions with a database again and again until it is told to stop. Returns how many it has ended.
+/// Ends the writer's sessions with a database again and again until it is stopped. Returns how many it has ended.
 pub(super) async fn end_sessions(database: String, stop: Arc<AtomicBool>) -> u64 {
     let address = std::env::var("LANTERN_TEST_POSTGRES").expect("the address");
     let connected = tokio_postgres::connect(&address, tokio_postgres::NoTls).await;

@@ -49,7 +49,7 @@ static LETTER: [u8; 17] = *b"evolving-letter:a";
 /// The plugin.
 pub struct Evolving;
 
-fn letter() -> u8 {
+fn version_letter() -> u8 {
     let letter = black_box(&LETTER);
     // Hidden from the compiler, because the bytes change after compilation.
     if letter.starts_with(black_box(&MARKER)) {
@@ -60,7 +60,7 @@ fn letter() -> u8 {
 }
 
 fn columns() -> Vec<Column> {
-    let note = if letter() == b'c' {
+    let note = if version_letter() == b'c' {
         ColumnType::Integer
     } else {
         ColumnType::Text
@@ -69,10 +69,10 @@ fn columns() -> Vec<Column> {
         column("n", ColumnType::Integer, false),
         column("note", note, true),
     ];
-    if letter() == b'b' {
+    if version_letter() == b'b' {
         columns.push(column("extra", ColumnType::Text, true));
     }
-    if letter() == b'l' {
+    if version_letter() == b'l' {
         columns.push(column("size", ColumnType::Integer, false));
     }
     columns
@@ -80,7 +80,7 @@ fn columns() -> Vec<Column> {
 
 /// The table of the rows with a number.
 fn main_table() -> &'static str {
-    match letter() {
+    match version_letter() {
         b'o' => "twins",
         b'p' => "evolved_under_a_name_that_not_every_database_can_hold",
         _ => "evolved",
@@ -131,7 +131,7 @@ fn totals() -> (Table, Write) {
 
 impl Guest for Evolving {
     fn describe() -> Manifest {
-        let version = match letter() {
+        let version = match version_letter() {
             b'b' => "1.1.0",
             b'c' => "2.0.0",
             b'd' => "1.2.0",
@@ -155,30 +155,35 @@ impl Guest for Evolving {
         let names: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut evolved = table(main_table(), columns);
-        if letter() == b'b' {
+        if version_letter() == b'b' {
             evolved.indexes.push(Index {
                 columns: vec!["n".into()],
                 unique: false,
             });
         }
-        let mut sources = vec![match letter() {
+        let mut sources = vec![match version_letter() {
             b'm' => source("evolve", "EVOLVE_MIRROR", "evolve.>"),
             b'o' => source("more", "EVOLVE_MORE", "more.>"),
             b'q' | b'r' => core_source(),
             _ => source("evolve", "EVOLVE", "evolve.>"),
         }];
-        if letter() == b'h' {
+        if version_letter() == b'h' {
             sources.push(source("more", "EVOLVE_MORE", "more.>"));
         }
         let mut tables = vec![evolved];
         let mut writes = vec![write(main_table(), &names)];
-        if letter() == b'j' {
+        if version_letter() == b'j' {
             let (totals, add) = totals();
             tables.push(totals);
             writes.push(add);
         }
         Manifest {
-            name: if letter() == b'o' { "twin" } else { "evolving" }.into(),
+            name: if version_letter() == b'o' {
+                "twin"
+            } else {
+                "evolving"
+            }
+            .into(),
             version: version.into(),
             doc: "One plugin in many versions.".into(),
             sources,
@@ -207,7 +212,7 @@ fn one(payload: &[u8]) -> Outcome {
     let Ok(n) = number.parse::<i64>() else {
         return reject("it is no number");
     };
-    match (letter(), word) {
+    match (version_letter(), word) {
         (b'd', _) => reject("this version knows nothing"),
         (b'g', _) => trap(),
         (b'j', "") => Outcome::Rows(vec![row(n), total(n)]),
@@ -235,20 +240,20 @@ fn work() {
 }
 
 fn row(n: i64) -> Row {
-    let n = if matches!(letter(), b'f' | b'k') {
+    let n = if matches!(version_letter(), b'f' | b'k') {
         n + 1_000
     } else {
         n
     };
-    let note = match letter() {
+    let note = match version_letter() {
         b'c' => Value::Integer(n),
         letter => Value::Text(char::from(letter).to_string()),
     };
     let mut values = vec![Value::Integer(n), note];
-    if letter() == b'b' {
+    if version_letter() == b'b' {
         values.push(Value::Text("more".into()));
     }
-    if letter() == b'l' {
+    if version_letter() == b'l' {
         values.push(Value::Integer(1));
     }
     Row { write: 0, values }

@@ -147,7 +147,7 @@ pub fn hostile() -> anyhow::Result<()> {
         let published = load.end().await?;
         scene.reach(published).await?;
         let dead = scene.query("SELECT count(*) FROM _lantern_dead_letter")?;
-        println!("hostile guests beside a plugin at {RATE} messages/s");
+        println!("hostile guests next to a plugin at {RATE} messages/s");
         println!(
             "  {refused} of 4 files refused; {} evil messages {}, {} of them dead letters",
             WORDS.len(),

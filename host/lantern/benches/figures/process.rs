@@ -43,11 +43,11 @@ pub fn latency(rate: u64, seconds: u64) -> anyhow::Result<()> {
 }
 
 /// Publishes at a constant rate and records when another database connection can see each row. Keeps the value that
-/// `beside` returns until the end.
+/// `meanwhile` returns until the end.
 pub fn measured<T>(
     rate: u64,
     seconds: u64,
-    beside: impl FnOnce(&Host) -> anyhow::Result<T>,
+    meanwhile: impl FnOnce(&Host) -> anyhow::Result<T>,
 ) -> anyhow::Result<Latencies> {
     let server = NatsServer::start();
     let folder = plugin_folder(&["obs-events"]);
@@ -56,7 +56,7 @@ pub fn measured<T>(
     host.wait("running", Duration::from_secs(30), |host| {
         host.projection("obs")["state"] == "running"
     });
-    let kept = beside(&host)?;
+    let kept = meanwhile(&host)?;
     let count = rate * seconds;
     let seen = std::thread::spawn({
         let path = dir.path().join("lantern.db");

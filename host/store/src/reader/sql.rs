@@ -1,4 +1,4 @@
-//! Questions in SQL, if the operator has enabled them: on a read-only connection of their own, with an authorizer that
+//! Queries in SQL, if the operator has enabled them: on a separate read-only connection, with an authorizer that
 //! allows only reads of plugin tables, and with limits on time, memory, rows and bytes. SQLite interrupts a statement
 //! only between two steps, so each step is kept short: values and patterns are bounded, and functions that are
 //! quadratic in SQLite are replaced or not allowed (see `functions`).

@@ -21,7 +21,7 @@ pub(crate) struct Appended {
     pub(crate) time: Option<i64>,
 }
 
-/// How many rows have each value of a facet. Texts are a map of their own, so that counting a known text allocates nothing.
+/// How many rows have each value of a facet. Texts are a separate map, so that counting a known text allocates nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FacetCounts {
     texts: BTreeMap<Box<[u8]>, i64>,

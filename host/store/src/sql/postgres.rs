@@ -1,5 +1,5 @@
-//! A session of a PostgreSQL server behind the interface of [`super::Connection`]. The callers run on threads of their own
-//! (the writer, the readers), so each call blocks until the server has answered.
+//! A session of a PostgreSQL server behind the interface of [`super::Connection`]. The callers run on separate threads (the
+//! writer, the readers), so each call blocks until the server has answered.
 
 mod dialect;
 mod link;

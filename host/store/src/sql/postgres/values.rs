@@ -45,7 +45,7 @@ pub(crate) fn encode(value: ValueRef<'_>, ty: &Type, out: &mut BytesMut) -> Resu
         (ValueRef::Integer(number), &Type::INT4) => out.put_i32(i32::try_from(number)?),
         (ValueRef::Integer(number), &Type::INT2) => out.put_i16(i16::try_from(number)?),
         (ValueRef::Integer(number), &Type::BOOL) => out.put_u8(u8::from(number != 0)),
-        // The server adapts a number beside a column of type real; integers up to 2^53 are exact.
+        // The server adapts a number next to a column of type real; integers up to 2^53 are exact.
         #[allow(clippy::cast_precision_loss)]
         (ValueRef::Integer(number), &Type::FLOAT8) => out.put_f64(number as f64),
         (ValueRef::Integer(number), ty) if is_text(ty) => out.put_slice(number.to_string().as_bytes()),
