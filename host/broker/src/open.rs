@@ -153,18 +153,15 @@ impl Inner {
         if retention == Retention::Interest {
             return Err(changed(differences));
         }
+        let (stream, consumer) = (&request.stream, &request.consumer);
         if adopted {
             log_adoption(request, &found);
         } else if replace {
-            warn!(
-                stream = request.stream,
-                consumer = request.consumer,
-                "replacing a consumer that did not deliver"
-            );
+            warn!(stream, consumer, "replacing a consumer that did not deliver");
         } else if version.has_reset() {
             warn!(
-                stream = request.stream,
-                consumer = request.consumer,
+                stream,
+                consumer,
                 ?differences,
                 "replacing a consumer whose configuration was changed"
             );

@@ -154,27 +154,7 @@ impl Inner {
                         .await
                         .map_err(LifecycleError::from)?;
                 }
-                Err(error) => {
-                    let unsigned = error.unsigned();
-                    let reason = describe_error(error);
-                    tracing::error!(plugin, digest, reason, "failed to load an installed plugin");
-                    let noted = self
-                        .parts
-                        .store
-                        .plugins()
-                        .set_failed(&plugin, &digest, Some(&reason));
-                    noted.await?;
-                    if unsigned.is_some() {
-                        let by = Actor::Host(HostPart::Start);
-                        self.audit_rejection(&by, Some(&plugin), unsigned, &reason).await;
-                    }
-                    self.record_load_failure(LoadFailure {
-                        subject: LoadSubject::Plugin(plugin),
-                        reason,
-                        blocks_messages: true,
-                        unsigned: unsigned.is_some(),
-                    });
-                }
+                Err(error) => self.fail_to_resume(plugin, &digest, error).await?,
             }
         }
         Ok(())
@@ -200,6 +180,31 @@ impl Inner {
             (plugin, digest, failed, loaded)
         })
         .await)
+    }
+
+    /// Records that an installed plugin does not run.
+    async fn fail_to_resume(
+        &self,
+        plugin: String,
+        digest: &str,
+        error: LifecycleError,
+    ) -> Result<(), StartError> {
+        let unsigned = error.unsigned();
+        let reason = describe_error(error);
+        tracing::error!(plugin, digest, reason, "failed to load an installed plugin");
+        let plugins = self.parts.store.plugins();
+        plugins.set_failed(&plugin, digest, Some(&reason)).await?;
+        if unsigned.is_some() {
+            let by = Actor::Host(HostPart::Start);
+            self.audit_rejection(&by, Some(&plugin), unsigned, &reason).await;
+        }
+        self.record_load_failure(LoadFailure {
+            subject: LoadSubject::Plugin(plugin),
+            reason,
+            blocks_messages: true,
+            unsigned: unsigned.is_some(),
+        });
+        Ok(())
     }
 }
 

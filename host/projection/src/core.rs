@@ -78,14 +78,7 @@ impl Projection {
         let adopted_version = self.adopt_version(version).await?;
         let attached = self.attach_core().await?;
         self.show_attached(&attached);
-        self.status.send_modify(|status| {
-            status.last_sequence = Some(attached.checkpoint.sequence);
-            status.lag = Some(0);
-            status.enter(ProjectionState::Running);
-            if kept.is_empty() {
-                status.clear_error();
-            }
-        });
+        self.show_core_running(attached.checkpoint.sequence, kept.is_empty());
         self.check_dead_letters(None).await?;
         let target = CommitTarget {
             origin: attached.origin,
@@ -128,6 +121,18 @@ impl Projection {
             }
             self.store_kept(&mut pipeline, kept, &horizon).await?;
         }
+    }
+
+    /// Shows in the status that the source receives messages. `clear_error`: whether no earlier message waits.
+    fn show_core_running(&self, last_sequence: u64, clear_error: bool) {
+        self.status.send_modify(|status| {
+            status.last_sequence = Some(last_sequence);
+            status.lag = Some(0);
+            status.enter(ProjectionState::Running);
+            if clear_error {
+                status.clear_error();
+            }
+        });
     }
 
     /// Numbers and stores the received messages, or the first of them if the plugin is slow.

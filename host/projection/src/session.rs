@@ -19,7 +19,7 @@ use lantern_broker::{
 };
 use lantern_model::batch::Delivery;
 use lantern_model::status::ProjectionState;
-use lantern_store::Replacements;
+use lantern_store::{Mark, Replacements};
 
 /// Most messages that a rebuild requests at once: enough for two of its batches. The broker sends the messages of a request
 /// without a pause, and the messages of live sources wait for the processor meanwhile.
@@ -125,25 +125,7 @@ impl Projection {
             status.last_sequence = Some(facts.last_sequence);
         });
         self.check_dead_letters(None).await?;
-        let Placement::Here { term, .. } = self.desired.borrow().placement else {
-            return Err(Halt::DesiredStateChanged);
-        };
-        let request = OpenRequest {
-            stream: stream.to_owned(),
-            subjects: subjects.to_vec(),
-            consumer: self.consumer_name(),
-            owner: self.config.owner.clone(),
-            plugin: self.plugin_name().to_owned(),
-            source: self.source_name().to_owned(),
-            description: format!("feeds the tables of Lantern's plugin {}", self.plugin_name()),
-            replace: self.progress.wants_replacement(),
-            term,
-            start: Start::After {
-                sequence: attached.checkpoint.sequence,
-                published_ns: (attached.checkpoint.published_ns > 0)
-                    .then_some(attached.checkpoint.published_ns),
-            },
-        };
+        let request = self.open_request(stream, subjects, &attached.checkpoint)?;
         let subscription = self.broker.open(request).await.map_err(halt_for_open)?;
         self.progress.set_replaced();
         let horizon = Horizon {
@@ -171,6 +153,33 @@ impl Projection {
                 subjects: subjects.to_vec(),
                 consumer: self.consumer_name(),
                 retention: facts.retention,
+            },
+        })
+    }
+
+    /// The request for the messages after the checkpoint.
+    fn open_request(
+        &self,
+        stream: &str,
+        subjects: &[String],
+        checkpoint: &Mark,
+    ) -> Result<OpenRequest, Halt> {
+        let Placement::Here { term, .. } = self.desired.borrow().placement else {
+            return Err(Halt::DesiredStateChanged);
+        };
+        Ok(OpenRequest {
+            stream: stream.to_owned(),
+            subjects: subjects.to_vec(),
+            consumer: self.consumer_name(),
+            owner: self.config.owner.clone(),
+            plugin: self.plugin_name().to_owned(),
+            source: self.source_name().to_owned(),
+            description: format!("feeds the tables of Lantern's plugin {}", self.plugin_name()),
+            replace: self.progress.wants_replacement(),
+            term,
+            start: Start::After {
+                sequence: checkpoint.sequence,
+                published_ns: (checkpoint.published_ns > 0).then_some(checkpoint.published_ns),
             },
         })
     }

@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::delivery_watch::{DeliveryWatch, Inquiry};
-use super::gate::FillState;
+use super::gate::{FillState, GateKeeper};
 use super::pipeline::Pipeline;
 use super::plan::Horizon;
 use super::progress::Progress;
@@ -284,29 +284,38 @@ pub(super) async fn apply_survey(
     let handed = pipeline.handed();
     let mut gone = stream.first_sequence.saturating_sub(1);
     if let Some(gate) = &projection.gate {
-        gate.set_state(match paused {
-            Some(_) => FillState::Waiting,
-            None => FillState::Reading,
-        });
+        let nothing_left = waiting == 0 && nothing_waits && pipeline.is_idle();
+        report_to_gate(
+            gate,
+            paused.is_some(),
+            nothing_left.then_some(stream.last_sequence),
+        );
         gone = gone.min(gate.until());
-        if waiting == 0 && nothing_waits && pipeline.is_idle() {
-            gate.nothing_left(stream.last_sequence);
-        }
     }
     // Two surveys in a row without a message in between: messages delivered before the trimming have arrived.
     if nothing_waits && pipeline.is_idle() && *quiet_at == Some(handed) && gone > handed {
-        let reason = "gone from the stream before it was read".to_owned();
-        pipeline
-            .skip(NewGap {
-                first: handed + 1,
-                last: gone,
-                exact: horizon.covers_stream,
-                reason,
-            })
-            .await?;
+        let gap = NewGap {
+            first: handed + 1,
+            last: gone,
+            exact: horizon.covers_stream,
+            reason: "gone from the stream before it was read".to_owned(),
+        };
+        pipeline.skip(gap).await?;
     }
     *quiet_at = Some(handed);
     Ok(())
+}
+
+/// Reports to the gate of a rebuild whether the source is read, and the end of the stream if no message is left.
+fn report_to_gate(gate: &GateKeeper, is_paused: bool, end: Option<u64>) {
+    gate.set_state(if is_paused {
+        FillState::Waiting
+    } else {
+        FillState::Reading
+    });
+    if let Some(end) = end {
+        gate.nothing_left(end);
+    }
 }
 
 /// How many messages of the source are not stored. A delivered and stored message does not wait, even if the host has not

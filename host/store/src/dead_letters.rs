@@ -10,7 +10,7 @@ use super::read_error::ReadError;
 use super::reader::Reader;
 use super::values::{from_sql, to_sql};
 use super::{AuditMark, Store};
-use lantern_model::batch::{Delivery, Outcome, Timestamp};
+use lantern_model::batch::{Delivery, Outcome, Rejection, Timestamp};
 
 /// A filter for open dead letters; `None` matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -288,20 +288,7 @@ fn record_retry(
     totals.tried += 1;
     let effects = write_alone(transaction, plugin, origin, &mut entry)?;
     match &entry.outcome {
-        Outcome::Reject(rejection) => {
-            transaction
-                .prepare_cached(
-                    "UPDATE _lantern_dead_letter SET plugin_version = ?2, class = ?3, reason = ?4,
-                         attempts = attempts + 1, last_at = ?5 WHERE id = ?1",
-                )?
-                .execute(params![
-                    id,
-                    plugin.version.0,
-                    rejection.class.as_str(),
-                    rejection.reason,
-                    now.0
-                ])?;
-        }
+        Outcome::Reject(rejection) => record_rejection(transaction, id, plugin, rejection, now)?,
         outcome => {
             let rows = match outcome {
                 Outcome::Rows(rows) => rows.len() as u64,
@@ -319,6 +306,29 @@ fn record_retry(
         }
     }
     Ok(())
+}
+
+/// Records that the retry of a dead letter was rejected again.
+fn record_rejection(
+    transaction: &Connection,
+    id: i64,
+    plugin: &Adopted,
+    rejection: &Rejection,
+    now: Timestamp,
+) -> Result<(), crate::sql::Error> {
+    transaction
+        .prepare_cached(
+            "UPDATE _lantern_dead_letter SET plugin_version = ?2, class = ?3, reason = ?4,
+                 attempts = attempts + 1, last_at = ?5 WHERE id = ?1",
+        )?
+        .execute(params![
+            id,
+            plugin.version.0,
+            rejection.class.as_str(),
+            rejection.reason,
+            now.0
+        ])
+        .map(|_| ())
 }
 
 /// Applies what operators had erased to one message that is projected again.

@@ -175,18 +175,7 @@ fn settle(
     screen.apply(&transaction, manifest, rewrite.origin, &mut rewrite.entries, now)?;
     let mut done = Rewritten::default();
     // All removals come before any insert: a new row may have the key of a removed one.
-    let mut known = Vec::with_capacity(survey.pieces.len());
-    let mut touched = Touched::default();
-    for piece in &survey.pieces {
-        known.push(if piece.left.messages > 0 {
-            piece.left
-        } else {
-            let removed = remove(&reader, piece, &mut touched)?;
-            done.rows_removed += removed.rows;
-            removed
-        });
-    }
-    touched.refresh(&transaction)?;
+    let known = remove_pieces(&reader, survey, &mut done)?;
     let mut stretches = Vec::with_capacity(survey.pieces.len());
     for (piece, known) in survey.pieces.iter().zip(known) {
         let new = if piece.left.messages > 0 {
@@ -216,6 +205,27 @@ fn settle(
     merge_ranges(&transaction, rewrite.origin, rewrite.first, survey.range.last)?;
     transaction.commit()?;
     Ok(Some(done))
+}
+
+/// Removes the rows of all pieces that were projected again. Returns what each piece contained.
+fn remove_pieces(
+    reader: &EpochReader<'_>,
+    survey: &Survey,
+    done: &mut Rewritten,
+) -> Result<Vec<Known>, crate::sql::Error> {
+    let mut known = Vec::with_capacity(survey.pieces.len());
+    let mut touched = Touched::default();
+    for piece in &survey.pieces {
+        known.push(if piece.left.messages > 0 {
+            piece.left
+        } else {
+            let removed = remove(reader, piece, &mut touched)?;
+            done.rows_removed += removed.rows;
+            removed
+        });
+    }
+    touched.refresh(reader.connection)?;
+    Ok(known)
 }
 
 fn is_active(transaction: &Transaction<'_>, version: VersionId) -> Result<bool, crate::sql::Error> {

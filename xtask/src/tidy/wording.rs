@@ -46,8 +46,6 @@ const NAMES: &[(&str, &str)] = &[
     ("Fleet", "RunningPlugins"),
     ("fleet", "running_plugins"),
     ("heal", "retry"),
-    ("held", "a verb and its object, such as is_paused"),
-    ("Held", "the object and its state, such as PausedPlugin"),
     ("Letter", "DeadLetter"),
     ("letter", "dead_letter"),
     ("Letters", "DeadLetters"),

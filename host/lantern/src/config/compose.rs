@@ -90,14 +90,7 @@ pub(super) fn compose(resolved: &Resolved) -> Result<HostConfig, Problem> {
         sql: pick.boolean("http.sql")?,
         reads_need_token: pick.boolean("http.reads_need_token")?,
         answer_bytes: pick.number("http.answer_memory")?,
-        signatures: Policy {
-            rule: match pick.text("plugins.signatures").as_deref() {
-                Some("require") => Rule::Require,
-                Some("warn") => Rule::Warn,
-                _ => Rule::Off,
-            },
-            keys: keys::read(resolved).0,
-        },
+        signatures: compose_signatures(resolved, &pick),
         shutdown_time: pick.time("shutdown_time")?,
         broker: compose_broker(&pick)?,
         consumer_prefix: pick
@@ -138,6 +131,17 @@ fn compose_store(pick: &Picker<'_>) -> Result<StoreSettings, Problem> {
         commit_delay: pick.time("store.commit_delay")?,
         server: pick.text("store.url").and_then(|url| url.parse().ok()),
     })
+}
+
+fn compose_signatures(resolved: &Resolved, pick: &Picker<'_>) -> Policy {
+    Policy {
+        rule: match pick.text("plugins.signatures").as_deref() {
+            Some("require") => Rule::Require,
+            Some("warn") => Rule::Warn,
+            _ => Rule::Off,
+        },
+        keys: keys::read(resolved).0,
+    }
 }
 
 fn compose_limits(pick: &Picker<'_>) -> Result<PluginLimits, Problem> {

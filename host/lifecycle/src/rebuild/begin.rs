@@ -6,10 +6,41 @@ use super::super::trace::other_history;
 use super::super::{Inner, LifecycleError, Requester, adoption};
 use super::coverage::{self, SourceCoverage};
 use super::{RebuildRequest, StoredOptions, StoredReplayRange};
-use lantern_broker::Retention;
+use lantern_broker::{Retention, StreamFacts};
 use lantern_plugin::Digest;
 use lantern_projection::{HistoryComparison, LoadedVersion, compare_history};
-use lantern_store::{RebuildId, ReplayRange, SourceHistory};
+use lantern_store::{Installation, RebuildId, ReplayRange, SourceHistory};
+
+/// The digest of the version that a request names; the active version if it names none.
+fn requested_digest(installation: &Installation, request: &RebuildRequest) -> Result<Digest, LifecycleError> {
+    let active = installation.active.and_then(|id| installation.version(id));
+    let digest = request.digest.as_ref().or(active.map(|active| &active.digest));
+    let Some(digest) = digest else {
+        return Err(LifecycleError::Conflict(format!(
+            "plugin {} has never run: activate it instead",
+            installation.plugin
+        )));
+    };
+    digest
+        .parse()
+        .map_err(|error| LifecycleError::Conflict(format!("{digest}: {error}")))
+}
+
+/// The stream, if it is the one that the source has read.
+fn require_same_history(
+    compared: HistoryComparison,
+    stream: &str,
+) -> Result<Box<StreamFacts>, LifecycleError> {
+    let reason = match compared {
+        HistoryComparison::Same(facts) => return Ok(facts),
+        HistoryComparison::Missing => format!("the broker has no stream {stream}"),
+        HistoryComparison::Other(reason) => format!(
+            "{}; wait until the plugin has begun its new epoch",
+            other_history(stream, &reason)
+        ),
+    };
+    Err(LifecycleError::Conflict(reason))
+}
 
 impl Inner {
     pub(super) async fn begin_rebuild(
@@ -19,19 +50,7 @@ impl Inner {
         by: &Requester,
     ) -> Result<RebuildId, LifecycleError> {
         let installation = self.installation(plugin).await?;
-        let active = installation.active.and_then(|id| installation.version(id));
-        let digest = match (&request.digest, active) {
-            (Some(digest), _) => digest.clone(),
-            (None, Some(active)) => active.digest.clone(),
-            (None, None) => {
-                return Err(LifecycleError::Conflict(format!(
-                    "plugin {plugin} has never run: activate it instead"
-                )));
-            }
-        };
-        let digest: Digest = digest
-            .parse()
-            .map_err(|error| LifecycleError::Conflict(format!("{digest}: {error}")))?;
+        let digest = requested_digest(&installation, &request)?;
         let digest = self.resolve_digest(plugin, Some(digest)).await?;
         let version = self.load_version(plugin, digest).await?;
         // No other operation changes the plugin meanwhile.
@@ -137,20 +156,7 @@ impl Inner {
         let compared = compare_history(broker, stream, &attached)
             .await
             .map_err(|error| unavailable(&error))?;
-        let facts = match compared {
-            HistoryComparison::Same(facts) => facts,
-            HistoryComparison::Missing => {
-                return Err(LifecycleError::Conflict(format!(
-                    "the broker has no stream {stream}"
-                )));
-            }
-            HistoryComparison::Other(reason) => {
-                return Err(LifecycleError::Conflict(format!(
-                    "{}; wait until the plugin has begun its new epoch",
-                    other_history(stream, &reason)
-                )));
-            }
-        };
+        let facts = require_same_history(compared, stream)?;
         let asked = match from {
             (Some(sequence), _) => sequence.saturating_sub(1),
             (None, Some(time)) => broker

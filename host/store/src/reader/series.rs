@@ -253,25 +253,11 @@ impl Asked<'_> {
             "{rows} AND +{time} >= {} AND +{time} < {} AND {value} IS NOT NULL",
             self.buckets.from.0, self.buckets.to.0
         );
-        // The result contains the index of a key, so that the key need not be read back.
-        let key = match self.query.by {
-            None => "0".to_owned(),
-            Some(column) => {
-                let column = format!("+{}", name(column));
-                let mut cases = String::new();
-                for (number, key) in self.keys.iter().enumerate() {
-                    let value = bound.add(key.clone().unwrap_or(Value::Null));
-                    cases.push_str(&format!(" WHEN {column} = {value} THEN {number}"));
-                }
-                if cases.is_empty() {
-                    // No row has a value.
-                    rows.push_str(" AND FALSE");
-                    "0".to_owned()
-                } else {
-                    format!("CASE{cases} ELSE -1 END")
-                }
-            }
-        };
+        if self.query.by.is_some() && self.keys.is_empty() {
+            // No row has a value.
+            rows.push_str(" AND FALSE");
+        }
+        let key = self.key_index(bound);
         let bucket = format!("({time} - ({first})) / {width}");
         let aggregate = match self.query.aggregate {
             // Without a measure, rows are counted.
@@ -295,6 +281,20 @@ impl Asked<'_> {
             "SELECT b, k, CAST({aggregate} AS REAL) FROM (SELECT {bucket} AS b, {key} AS k, {value} AS v {rows}) AS x \
              WHERE k >= 0 GROUP BY b, k"
         )
+    }
+
+    /// The index of the key of a row, so that the key need not be read back; -1 for a row with another key.
+    fn key_index(&self, bound: &mut Bound) -> String {
+        let Some(column) = self.query.by.filter(|_| !self.keys.is_empty()) else {
+            return "0".to_owned();
+        };
+        let column = format!("+t.{}", quote(&self.shape.columns[column].name));
+        let mut cases = String::new();
+        for (number, key) in self.keys.iter().enumerate() {
+            let value = bound.add(key.clone().unwrap_or(Value::Null));
+            cases.push_str(&format!(" WHEN {column} = {value} THEN {number}"));
+        }
+        format!("CASE{cases} ELSE -1 END")
     }
 
     fn point(row: &mut Row) -> Result<(Point, usize), ReadError> {

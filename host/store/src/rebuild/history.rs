@@ -320,16 +320,12 @@ fn split_ledger(
         .flatten();
     let parts = sequences(transaction, &all.cloned().collect::<Vec<_>>())?;
     let count = |sql: &str| transaction.query_row(sql, [origin, first, after], |row| row.get::<_, i64>(0));
-    let (rows, with_rows) = match parts.is_empty() {
-        true => (0, 0),
-        false => (
-            count(&format!("SELECT count(*) FROM ({})", parts.join(" UNION ALL ")))?,
-            count(&format!(
-                "SELECT count(DISTINCT s) FROM ({})",
-                parts.join(" UNION ALL ")
-            ))?,
-        ),
-    };
+    let (mut rows, mut with_rows) = (0, 0);
+    if !parts.is_empty() {
+        let parts = parts.join(" UNION ALL ");
+        rows = count(&format!("SELECT count(*) FROM ({parts})"))?;
+        with_rows = count(&format!("SELECT count(DISTINCT s) FROM ({parts})"))?;
+    }
     let dead = count(
         "SELECT count(*) FROM _lantern_dead_letter
          WHERE origin = ?1 AND sequence BETWEEN ?2 AND ?3 AND state <> 'resolved'",
