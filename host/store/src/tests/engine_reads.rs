@@ -9,6 +9,7 @@ use crate::reader::{
     SourceFilter, Test,
 };
 use lantern_model::identity::RowIdentity;
+use lantern_model::results::records::{DeadLetter, LedgerRange};
 use lantern_model::schema::TableName;
 use world::{AT, BODY, Both, DAY, EXTRA, ID, KIND, NOTE, OK, REAL, WHOLE, shape_of};
 
@@ -282,12 +283,12 @@ async fn both_engines_answer_queries_of_records_alike() {
         let letters = both
             .same(&format!("dead letters {reason:?}"), async |reader| {
                 let page = reader.dead_letters(&filter, 20, None).await.unwrap();
-                let letters = page.items.into_iter().map(|letter| crate::reader::DeadLetter {
-                    first_at: Timestamp(0),
-                    last_at: Timestamp(0),
-                    ..letter
+                let dead_letters = page.items.into_iter().map(|dead_letter| DeadLetter {
+                    first_at: String::new(),
+                    last_at: String::new(),
+                    ..dead_letter
                 });
-                (letters.collect::<Vec<_>>(), page.next)
+                (dead_letters.collect::<Vec<_>>(), page.next)
             })
             .await;
         assert_eq!(
@@ -306,7 +307,7 @@ async fn both_engines_answer_queries_of_records_alike() {
     let source = SourceFilter::default();
     both.same("ledger", async |reader| {
         let ranges = reader.ledger(&source, 10, None).await.unwrap().items;
-        let range = |range: crate::reader::LedgerRecord| (range.last_sequence, range.messages, range.present);
+        let range = |range: LedgerRange| (range.last_sequence, range.messages, range.present);
         ranges.into_iter().map(range).collect::<Vec<_>>()
     })
     .await;
