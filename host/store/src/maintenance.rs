@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::sql::{Connection, params};
+use crate::sql::{Connection, OptionalExtension as _, params};
 
 use super::indexes::{self, IndexStep};
 use super::segments::{SEGMENT_BITS, Touched};
@@ -34,6 +34,32 @@ impl Maintenance<'_> {
             .await
     }
 
+    /// The time to which retention has advanced. In a database without one it is the time of the newest message; without
+    /// messages it is `now`.
+    ///
+    /// # Errors
+    /// As for [`Maintenance::expire`].
+    pub async fn retention_time(self, now: Timestamp) -> Result<Timestamp, CommitError> {
+        self.0
+            .call(move |connection| retention_time(connection, now))
+            .await
+    }
+
+    /// Stores the time to which retention has advanced.
+    ///
+    /// # Errors
+    /// As for [`Maintenance::expire`].
+    pub async fn set_retention_time(self, at: Timestamp) -> Result<(), CommitError> {
+        const SQL: &str = "INSERT INTO _lantern_host (key, value) VALUES (?1, ?2)
+            ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+        self.0
+            .call(move |connection| {
+                let stored = connection.execute(SQL, params![RETENTION_TIME, at.0.to_string()]);
+                stored.map(|_| ())
+            })
+            .await
+    }
+
     /// Creates one of the indexes that tables should have and do not.
     ///
     /// # Errors
@@ -57,6 +83,28 @@ impl Maintenance<'_> {
             })
             .await
     }
+}
+
+/// Key of the time to which retention has advanced, in microseconds since 1970.
+const RETENTION_TIME: &str = "retention_time";
+
+fn retention_time(connection: &Connection, now: Timestamp) -> Result<Timestamp, crate::sql::Error> {
+    let stored: Option<String> = connection
+        .query_row(
+            "SELECT value FROM _lantern_host WHERE key = ?1",
+            [RETENTION_TIME],
+            |row| row.get(0),
+        )
+        .optional()?;
+    if let Some(time) = stored.and_then(|text| text.parse().ok()) {
+        return Ok(Timestamp(time));
+    }
+    let newest_ns: Option<i64> = connection.query_row(
+        "SELECT max(published_ns) FROM _lantern_checkpoint WHERE published_ns > 0",
+        params![],
+        |row| row.get(0),
+    )?;
+    Ok(newest_ns.map_or(now, |time| Timestamp(time / 1_000)))
 }
 
 /// Rows that one transaction removes: few enough that a waiting commit is not noticeably delayed.

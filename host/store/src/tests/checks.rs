@@ -233,6 +233,28 @@ async fn check_reports_what_it_cannot_verify() {
 }
 
 #[tokio::test]
+async fn the_time_of_retention_is_stored_and_begins_at_the_newest_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let maintenance = scene.store.maintenance();
+    let now = Timestamp::now();
+    assert_eq!(maintenance.retention_time(now).await.unwrap(), now);
+    let connection = rusqlite::Connection::open(scene.store.path().unwrap()).unwrap();
+    connection
+        .execute_batch(
+            "INSERT INTO _lantern_origin (id, plugin, source, epoch, begins_after, reason, began_at)
+             VALUES (90, 'p', 'core', 1, 0, 'the first', 0);
+             INSERT INTO _lantern_checkpoint (origin, sequence, published_ns, committed_at) VALUES (90, 7, 5000, 0);",
+        )
+        .unwrap();
+    assert_eq!(maintenance.retention_time(now).await.unwrap(), Timestamp(5));
+    for at in [Timestamp(9), Timestamp(3)] {
+        maintenance.set_retention_time(at).await.unwrap();
+        assert_eq!(maintenance.retention_time(now).await.unwrap(), at);
+    }
+}
+
+#[tokio::test]
 async fn check_rejects_a_database_of_another_version_and_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::open(dir.path()).await;
