@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::HostConfig;
 use crate::jobs::Jobs;
-use lantern_broker::{Broker, BrokerConfig};
+use lantern_broker::{Broker, BrokerConfig, BrokerLocation};
 use lantern_http as http;
 use lantern_lifecycle::Lifecycle;
 use lantern_model::batch::Timestamp;
@@ -125,7 +125,9 @@ impl Host {
         let (store, reader) = open_database(config, address, &api_threads).await?;
         let owner = instance::load_identity(&config.data_dir, &store).await?;
         let cache_key = wiring::cache_key(config, &store).await?;
-        let broker = Broker::connect(wiring::broker(config)?).await?;
+        let broker_config = wiring::broker(config)?;
+        let broker_location = broker_config.place.clone();
+        let broker = Broker::connect(broker_config).await?;
         let registry = Registry::default();
         let metrics = Metrics::new(registry.clone(), store.path());
         let leases = start_leases(&store).await?;
@@ -156,7 +158,7 @@ impl Host {
             started: Timestamp::now(),
         };
         // Before the API answers: a command that follows a successful request finds the host.
-        let host_file = HostFile::write(&config.data_dir, &url)?;
+        let host_file = HostFile::write(&config.data_dir, &url, &broker_location)?;
         Ok(Self {
             api: api_threads
                 .serve(listener, state, stop.child_token())
@@ -305,16 +307,21 @@ fn create_plugin_dir(config: &HostConfig) -> anyhow::Result<()> {
 /// Connect timeout of a check.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 
+/// A deep check with the broker whose messages it used.
+pub struct DeepCheck {
+    /// The broker, without its login.
+    pub broker: String,
+    /// The findings.
+    pub report: lantern_lifecycle::DeepReport,
+}
+
 /// Compares the rows of a database with the rows of its messages: of all messages, or of about `sample` messages of each
 /// plugin. The host may be running.
 ///
 /// # Errors
-/// If the broker is unreachable, or the database or a component cannot be read.
-pub async fn check_deep(
-    config: &HostConfig,
-    sample: Option<u64>,
-) -> anyhow::Result<lantern_lifecycle::DeepReport> {
-    let broker = connect_configured(config).await?;
+/// If the broker is unknown or unreachable, or the database or a component cannot be read.
+pub async fn check_deep(config: &HostConfig, sample: Option<u64>) -> anyhow::Result<DeepCheck> {
+    let (broker, description) = connect_configured(config).await?;
     // No cache: the host's cache is sealed with another key.
     let plugins = lantern_plugin::EngineConfig {
         cache_dir: None,
@@ -328,27 +335,44 @@ pub async fn check_deep(
     };
     let report = lantern_lifecycle::check_deep(&parts, sample).await;
     broker.stop().await;
-    Ok(report?)
+    Ok(DeepCheck {
+        broker: description,
+        report: report?,
+    })
 }
 
-/// Connects to the broker of the configuration. Uses the embedded broker of a running host; otherwise starts an embedded
-/// broker, which stops with the connection.
-async fn connect_configured(config: &HostConfig) -> anyhow::Result<Broker> {
+/// Connects to the broker of the configuration, and returns it with its description. Without a configured broker it uses
+/// the broker of the running host, or starts the host's embedded broker, which stops with the connection. It never
+/// creates an embedded broker for a host that has none.
+async fn connect_configured(config: &HostConfig) -> anyhow::Result<(Broker, String)> {
     let settings = wiring::broker(config)?;
-    if matches!(settings.place, lantern_broker::BrokerLocation::Embedded(_)) {
-        let file = config.data_dir.join("broker").join("nats.url");
-        if let Ok(url) = std::fs::read_to_string(&file)
-            && let Ok(broker) = Broker::connect_within(BrokerConfig::remote(url.trim()), CONNECT_TIME).await
-        {
-            return Ok(broker);
-        }
-        anyhow::ensure!(
-            file.with_file_name("jetstream").exists(),
-            "{} contains no embedded broker, and no other broker is configured (--nats, --config)",
-            config.data_dir.display()
-        );
+    let description = settings.place.to_string();
+    let BrokerLocation::Embedded(embedded) = &settings.place else {
+        return Ok((Broker::connect_within(settings, CONNECT_TIME).await?, description));
+    };
+    if let Some(broker) = presence::external_broker(&config.data_dir) {
+        let found = Broker::connect_within(BrokerConfig::remote(&broker), CONNECT_TIME).await;
+        let found = found.with_context(|| {
+            format!(
+                "the running host uses the broker {broker}; if it requires a login or TLS settings, give --config FILE of \
+                 the host, or --nats URL"
+            )
+        })?;
+        return Ok((found, broker));
     }
-    Ok(Broker::connect_within(settings, CONNECT_TIME).await?)
+    let dir = &embedded.dir;
+    if let Ok(url) = std::fs::read_to_string(dir.join("nats.url"))
+        && let Ok(broker) = Broker::connect_within(BrokerConfig::remote(url.trim()), CONNECT_TIME).await
+    {
+        return Ok((broker, description));
+    }
+    anyhow::ensure!(
+        dir.join("jetstream").is_dir(),
+        "no broker is configured, and the host with the data directory {} has no embedded broker; give --nats URL, or \
+         --config FILE of the host",
+        config.data_dir.display()
+    );
+    Ok((Broker::connect_within(settings, CONNECT_TIME).await?, description))
 }
 
 /// Closes the database. All other owners have ended by now.

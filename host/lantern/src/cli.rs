@@ -89,7 +89,7 @@ enum Command {
     Forget(forget::ForgetArgs),
     /// Verify a database: integrity, ledger, checkpoints, indexes and row counts; with --deep also the values of the rows.
     ///
-    /// Exits with 1 if there are problems.
+    /// Exits with 1 if there are problems, or if --deep could compare nothing.
     Check(check::CheckArgs),
     /// Show the state of a running host.
     ///
@@ -174,6 +174,12 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Completions(args) => completions::run(&args),
         Command::CompileComponent => Ok(lantern_plugin::compile_child_main()),
     }
+}
+
+/// Makes files that this process and its broker create readable only by their owner.
+fn make_files_private() {
+    use rustix::fs::Mode;
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
 /// Runs a future of a command on a small runtime.

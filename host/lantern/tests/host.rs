@@ -38,6 +38,8 @@ mod audit;
 mod brokers;
 #[path = "host/cluster.rs"]
 mod cluster;
+#[path = "host/deep.rs"]
+mod deep;
 #[path = "host/engines.rs"]
 mod engines;
 #[path = "host/examples.rs"]

@@ -49,6 +49,8 @@ pub struct DeepParts {
 /// The result of a deep check.
 #[derive(Clone, Debug, Default)]
 pub struct DeepReport {
+    /// Messages of all streams that the ledger counts.
+    pub handled: u64,
     /// Messages projected again.
     pub messages: u64,
     /// Rows that are equal to the stored ones.
@@ -85,10 +87,32 @@ pub async fn check_deep(parts: &DeepParts, sample: Option<u64>) -> Result<DeepRe
     let plugins = blocking(move || survey(&path)).await??;
     let mut report = DeepReport::default();
     for plugin in plugins {
+        report.handled += handled(&plugin, |source| source.stream.is_some());
         let mut check = PluginCheck::new(parts, &plugin).await?;
         check.run(&plugin, sample, &mut report).await?;
     }
+    if report.messages == 0 && report.handled > 0 {
+        report.problems.insert(0, nothing_compared(report.handled));
+    }
     Ok(report)
+}
+
+/// The number of messages that the ledger counts for some sources of a plugin.
+fn handled(plugin: &DeepPlugin, which: impl Fn(&DeepSource) -> bool) -> u64 {
+    let sources = plugin.sources.iter().filter(|source| which(source));
+    let ranges = sources.flat_map(|source| &source.ranges);
+    ranges.map(|range| range.counts.messages).sum()
+}
+
+fn nothing_compared(handled: u64) -> Problem {
+    Problem {
+        problem: format!(
+            "nothing was compared: none of {} in the ledger could be projected again",
+            plural(handled, "message")
+        ),
+        remedy: "check that this is the host's broker (--nats URL, --config FILE); the reasons are below"
+            .to_owned(),
+    }
 }
 
 struct PluginCheck<'a> {
@@ -144,12 +168,7 @@ impl<'a> PluginCheck<'a> {
             true => Err(String::new()),
             false => check_full_history(plugin, sample),
         };
-        let handled: u64 = plugin
-            .sources
-            .iter()
-            .flat_map(|source| &source.ranges)
-            .map(|range| range.counts.messages)
-            .sum();
+        let handled = handled(plugin, |_| true);
         for source in &plugin.sources {
             if let Err(reason) = self.same_history(source).await? {
                 let messages: u64 = source.ranges.iter().map(|range| range.counts.messages).sum();

@@ -46,15 +46,25 @@ pub async fn check(data_dir: &Path, nats: Option<&str>, monitoring: &[String]) -
     };
     findings.extend(permissions(&path));
     let own = std::fs::read_to_string(data_dir.join("broker").join("nats.url")).ok();
-    match (nats, own) {
-        (Some(url), _) => {
+    // A context has no URL here.
+    let external = super::presence::external_broker(data_dir).filter(|broker| broker.contains("://"));
+    match (nats, external, own) {
+        (Some(url), _, _) => {
             findings.extend(broker::check(url, &streams, SyncSource::Monitored(monitoring)).await);
         }
-        (None, Some(url)) => {
+        (None, Some(url), _) => {
+            findings.push(check_broker(&url).await);
+            findings.extend(broker::check(&url, &streams, SyncSource::Monitored(monitoring)).await);
+        }
+        (None, None, Some(url)) => {
             findings.push(check_broker(url.trim()).await);
             findings.extend(broker::check(url.trim(), &streams, SyncSource::Embedded).await);
         }
-        (None, None) => {}
+        (None, None, None) => findings.push(Finding::warning(
+            "streams",
+            "not checked: no host runs with this data directory, so its broker is unknown",
+            "start the host, or give --nats URL",
+        )),
     }
     findings
 }

@@ -8,10 +8,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+use serde::Deserialize;
 use serde_json::json;
 
+use lantern_broker::BrokerLocation;
 use lantern_http::Access;
-use lantern_trust::private_files;
+use lantern_trust::private_files::{self, Trusted};
 
 /// File in the data directory with `url` and `pid` of the running host.
 pub const HOST_FILE: &str = "host.json";
@@ -25,10 +29,15 @@ pub(super) struct HostFile {
 }
 
 impl HostFile {
-    /// Writes the file for this process, which serves at `url`.
-    pub(super) fn write(dir: &Path, url: &str) -> anyhow::Result<Self> {
+    /// Writes the file for this process, which serves at `url` and reads from the broker at `broker`.
+    pub(super) fn write(dir: &Path, url: &str, broker: &BrokerLocation) -> anyhow::Result<Self> {
         let path = dir.join(HOST_FILE);
-        let text = format!("{}\n", json!({"url": url, "pid": std::process::id()}));
+        let broker = match broker {
+            BrokerLocation::Embedded(_) => None,
+            BrokerLocation::Remote(_) | BrokerLocation::Context { .. } => Some(broker.to_string()),
+        };
+        let content = json!({"url": url, "pid": std::process::id(), "broker": broker});
+        let text = format!("{content}\n");
         private_files::write(&path, &text)?;
         Ok(Self { path })
     }
@@ -39,6 +48,21 @@ impl HostFile {
             tracing::warn!(path = %self.path.display(), %error, "failed to remove the file with the address of the host");
         }
     }
+}
+
+/// The external broker of the running host with this data directory, without its login: its URLs, or a description of
+/// its context. None if no host runs, or if it has an embedded broker.
+pub(super) fn external_broker(dir: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Content {
+        pid: i32,
+        broker: Option<String>,
+    }
+    let text = private_files::read(&dir.join(HOST_FILE), Trusted::named_by_operator(dir)).ok()?;
+    let content: Content = serde_json::from_str(&text).ok()?;
+    let is_gone = |pid| matches!(test_kill_process(pid), Err(Errno::SRCH));
+    let runs = Pid::from_raw(content.pid).is_some_and(|pid| !is_gone(pid));
+    content.broker.filter(|_| runs)
 }
 
 /// Ensures that the token in the data directory is valid. Creates a new one if the database does not know it: at the first
@@ -141,14 +165,27 @@ mod tests {
     fn the_host_file_exists_until_the_host_stops() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(format!("{HOST_FILE}.new")), "half").unwrap();
-        let file = HostFile::write(dir.path(), "http://127.0.0.1:1").unwrap();
+        let remote = |urls: &str| {
+            BrokerLocation::Remote(lantern_broker::Remote {
+                urls: vec![urls.to_owned()],
+                ..lantern_broker::Remote::default()
+            })
+        };
+        let file = HostFile::write(
+            dir.path(),
+            "http://127.0.0.1:1",
+            &remote("nats://bob:secret@a:4222"),
+        )
+        .unwrap();
         let text = fs::read_to_string(dir.path().join(HOST_FILE)).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
             value,
-            json!({"url": "http://127.0.0.1:1", "pid": std::process::id()})
+            json!({"url": "http://127.0.0.1:1", "pid": std::process::id(), "broker": "nats://a:4222"})
         );
+        assert_eq!(external_broker(dir.path()).as_deref(), Some("nats://a:4222"));
         file.remove();
+        assert_eq!(external_broker(dir.path()), None);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Failure, block_on, print, print_json, table};
+use super::{Failure, block_on, make_files_private, print, print_json, table};
 use crate::app;
 use crate::config::{Flag, HostConfig, Sources, resolve};
 use lantern_store::AuditHash;
@@ -29,7 +29,7 @@ pub struct CheckArgs {
     /// Configuration file of the host, for its broker and limits (with --deep).
     #[arg(long, value_name = "FILE", env = "LANTERN_CONFIG")]
     config: Option<PathBuf>,
-    /// URL of the NATS servers [default: from the configuration, or the host's embedded broker].
+    /// URL of the NATS servers [default: from the configuration, or the broker of the running host].
     #[arg(long, value_name = "URL", requires = "deep")]
     nats: Option<OsString>,
     /// Hash of the audit that was noted earlier; a problem is reported if the audit no longer contains it.
@@ -60,8 +60,12 @@ impl CheckArgs {
 }
 
 /// Result of a deep check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeepCheck {
+    /// The broker whose messages were used, without its login.
+    pub broker: String,
+    /// Messages of all streams that the ledger counts.
+    pub messages_handled: u64,
     /// Messages that were projected again.
     pub messages: u64,
     /// Rows that equal the rows of their messages.
@@ -140,11 +144,13 @@ impl CheckReport {
             let _ = writeln!(text, "audit: the noted hash is that of row {row}");
         }
         text.push('\n');
-        if let Some(deep) = self.deep {
+        if let Some(deep) = &self.deep {
             let _ = writeln!(
                 text,
-                "Projected again: {}, {} identical\n",
-                plural(deep.messages, "message"),
+                "Broker: {}\nProjected again: {} of {}, {} identical\n",
+                deep.broker,
+                deep.messages,
+                plural(deep.messages_handled, "message"),
                 plural(deep.rows_identical, "row")
             );
         }
@@ -231,11 +237,13 @@ impl SourceCheck {
     }
 }
 
-/// Prints the report; the exit code is 1 if there are problems.
+/// Prints the report; the exit code is 1 if there are problems, or if a deep check compared nothing.
 pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
     let mut report = verify(&args.data_dir, args.audit_head)?;
     if args.deep {
         let config = resolve(&args.sources()).1?;
+        // The embedded broker of a stopped host starts for the check.
+        make_files_private();
         verify_values(&config, args.sample, &mut report)?;
     } else {
         let values = std::mem::take(&mut report.unverified_values);
@@ -292,9 +300,15 @@ fn verify(data_dir: &Path, audit_head: Option<AuditHash>) -> Result<CheckReport,
 /// Compares the rows of the database with the rows of their messages, and adds the result to `report`.
 fn verify_values(config: &HostConfig, sample: Option<u64>, report: &mut CheckReport) -> Result<(), Failure> {
     let found = block_on(app::check_deep(config, sample))?.map_err(Failure::new)?;
+    let app::DeepCheck {
+        broker,
+        report: found,
+    } = found;
     report.problems.extend(found.problems);
     report.unverified.splice(0..0, found.unverified);
     report.deep = Some(DeepCheck {
+        broker,
+        messages_handled: found.handled,
         messages: found.messages,
         rows_identical: found.rows,
     });

@@ -2,17 +2,14 @@
 
 use std::process::ExitCode;
 
-use rustix::fs::Mode;
-
-use super::{Failure, ServeArgs};
+use super::{Failure, ServeArgs, make_files_private};
 use crate::app;
 use crate::config::resolve;
 use lantern_telemetry as telemetry;
 
 pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let config = resolve(&args.sources()).1?;
-    // Files that the host and its broker create are readable only by their owner.
-    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    make_files_private();
     // Dropped last, so that the last lines are written.
     let _log = telemetry::init(&config.log.filter, config.log.json).map_err(Failure::new)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

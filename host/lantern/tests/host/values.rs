@@ -67,7 +67,7 @@ fn duplicates_are_counted_documents_are_kept_and_times_out_of_range_are_dead_let
     // While the host runs.
     let text = succeeds(dir.path(), &["check", "--deep", "--nats", &server.url()]);
     for words in [
-        "Projected again: 13 messages, 3 rows identical",
+        "Projected again: 13 of 13 messages, 3 rows identical",
         "OK: no problems found",
     ] {
         assert!(text.contains(words), "{words:?} is not in {text}");
