@@ -184,17 +184,32 @@ impl Reservation {
         drop(all.split(spare));
     }
 
+    /// Reserved bytes.
+    pub fn bytes(&self) -> usize {
+        self.share.own.num_permits() * UNIT
+    }
+
+    /// Extends the reservation to `bytes`. Returns whether the budget had room for it. More than the share of a client is
+    /// reserved as the share.
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let wanted = self.budget.units(bytes) as usize;
+        let missing = wanted.saturating_sub(self.share.own.num_permits()) * UNIT;
+        if missing == 0 {
+            return true;
+        }
+        let Some(more) = self.budget.try_reserve(&self.client, missing) else {
+            return false;
+        };
+        self.share.own.merge(more.share.own);
+        self.share.all.merge(more.share.all);
+        true
+    }
+
     /// Changes the reservation to `bytes`. If the budget has no room for more, the reservation stays as it is: the
     /// response already exists.
     pub fn resize(&mut self, bytes: usize) {
         self.shrink(bytes);
-        let missing = bytes.saturating_sub(self.share.own.num_permits() * UNIT);
-        if missing > 0
-            && let Some(more) = self.budget.try_reserve(&self.client, missing)
-        {
-            self.share.own.merge(more.share.own);
-            self.share.all.merge(more.share.all);
-        }
+        self.grow(bytes);
     }
 }
 
@@ -232,6 +247,12 @@ mod tests {
         assert_eq!(budget.free(), (1 << 20) - (100 << 10));
         held.resize(200 << 10);
         assert_eq!(budget.free(), (1 << 20) - (200 << 10));
+        assert!(held.grow(300 << 10) && held.grow(100 << 10));
+        assert_eq!(budget.free(), (1 << 20) - (300 << 10));
+        let other = budget.try_reserve(&client(2), 512 << 10).unwrap();
+        let another = budget.try_reserve(&client(3), 150 << 10).unwrap();
+        assert!(!held.grow(400 << 10), "the budget has no room");
+        drop((other, another));
         held.shrink(0);
         assert_eq!(budget.free(), 1 << 20);
     }

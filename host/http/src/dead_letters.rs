@@ -1,6 +1,7 @@
 //! Lists, exports, retries and discards dead letters.
 
-use std::collections::VecDeque;
+mod body;
+
 use std::time::Duration;
 
 use axum::Json;
@@ -12,10 +13,12 @@ use futures_util::stream;
 
 use super::budget::Reservation;
 use super::change::{AuditNote, OptionalInput};
+use super::cursor;
 use super::gate::Operator;
 use super::parameters::{self, Parameters};
+use super::pieces::{Frame, Pieces};
 use super::problem::Problem;
-use super::records::{List, after, source_filter};
+use super::records::{after, source_filter};
 use super::room::Room;
 use super::state::State;
 use super::views;
@@ -25,7 +28,9 @@ use lantern_api::{
 use lantern_model::batch::{RejectionClass, Timestamp};
 use lantern_model::schema::{PluginName, SourceName};
 use lantern_store::OpenDeadLetterFilter;
-use lantern_store::reader::{DeadLetterFilter, ReadError, Reader};
+use lantern_store::reader::{self, DeadLetterFilter, ReadError, Reader};
+
+use body::DeadLetters;
 
 /// Maximum time that a client waits for a retry; the retry continues after it.
 pub const RETRY_TIME: Duration = Duration::from_secs(150);
@@ -57,30 +62,90 @@ const FILTERS: [&str; 7] = ["plugin", "source", "class", "state", "reason", "sin
 
 pub async fn list(
     extract::State(state): extract::State<State>,
-    _room: Room,
+    room: Room,
     uri: Uri,
-) -> Result<Json<List<DeadLetter>>, Problem> {
+) -> Result<Response, Problem> {
     let known = [&FILTERS[..], &["limit", "cursor"]].concat();
     let parameters = Parameters::parse(&uri, &known)?;
     let filter = filter(&parameters)?;
     let after = after(&parameters, "dead-letters")?;
-    let page = state
+    let mut page = state
         .reader
         .dead_letters(&filter, parameters.limit()?, after)
         .await?;
-    Ok(List::of("dead-letters", page))
+    let reservation = reserve(&room, &mut page)?;
+    let next_cursor = page.next.map(|id| cursor::encode("dead-letters", id));
+    let after = serde_json::json!({"next_cursor": next_cursor}).to_string();
+    let frame = Frame {
+        before: b"{\"items\":[".to_vec(),
+        between: b",",
+        // The rest of the object that `before` begins.
+        after: [&b"],"[..], &after.as_bytes()[1..]].concat(),
+    };
+    json_response(page.items, frame, Some(reservation))
+}
+
+/// Reserves the memory of a page.
+fn reserve(room: &Room, page: &mut reader::Page<DeadLetter>) -> Result<Reservation, Problem> {
+    let reservation = room.take().ok_or_else(no_memory)?;
+    fit(reservation, page).ok_or_else(no_memory)
+}
+
+/// Extends a reservation to the memory of a page. If that is too little, the page keeps only the dead letters that fit;
+/// none if not even one fits. A dead letter that needs more than the share of a client takes the whole share.
+fn fit(mut reservation: Reservation, page: &mut reader::Page<DeadLetter>) -> Option<Reservation> {
+    loop {
+        let needed = body::bytes_of_page(&page.items);
+        let has_room = reservation.grow(needed);
+        let is_last = page.items.len() < 2;
+        if has_room && (is_last || reservation.bytes() >= needed) {
+            return Some(reservation);
+        }
+        if is_last {
+            return None;
+        }
+        page.items.pop();
+        page.next = page.items.last().map(|dead_letter| dead_letter.id);
+    }
+}
+
+fn no_memory() -> Problem {
+    Problem::busy("the memory for responses (http.answer_memory) is in use; retry")
+}
+
+fn json_response(
+    dead_letters: Vec<DeadLetter>,
+    frame: Frame,
+    reservation: Option<Reservation>,
+) -> Result<Response, Problem> {
+    let body = Pieces::new(DeadLetters::new(dead_letters), frame, reservation).into_body();
+    let body = body.map_err(|error| {
+        tracing::error!(%error, "failed to serialize a dead letter as JSON");
+        Problem::internal()
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 pub async fn one(
     extract::State(state): extract::State<State>,
     path: Result<Path<i64>, PathRejection>,
-    _room: Room,
+    room: Room,
     uri: Uri,
-) -> Result<Json<DeadLetter>, Problem> {
+) -> Result<Response, Problem> {
     let Path(id) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
     Parameters::parse(&uri, &[])?;
     let dead_letter = state.reader.dead_letter(id).await?;
-    dead_letter.map(Json).ok_or_else(|| no_dead_letter(id))
+    let mut page = reader::Page {
+        items: vec![dead_letter.ok_or_else(|| no_dead_letter(id))?],
+        next: None,
+    };
+    let reservation = reserve(&room, &mut page)?;
+    let frame = Frame {
+        before: Vec::new(),
+        between: b"",
+        after: Vec::new(),
+    };
+    json_response(page.items, frame, Some(reservation))
 }
 
 fn no_dead_letter(id: i64) -> Problem {
@@ -135,19 +200,18 @@ pub async fn export(
         filter: filter(&parameters)?,
         reader: state.reader,
         room,
-        reservation: None,
-        page: VecDeque::new(),
+        page: None,
         next: Some(None),
     };
     // The first page can still fail with an error response; later pages can only abort the response.
-    export.fill().await.map_err(|error| match error {
+    let first = export.next().await.map_err(|error| match error {
         ExportError::Read(error) => Problem::from(error),
         ExportError::Json(_) => Problem::internal(),
         ExportError::NoRoom => Problem::busy(error.to_string()),
     })?;
-    let lines = stream::try_unfold(export, async |mut export| {
-        let line = export.line().await?;
-        Ok::<_, ExportError>(line.map(|line| (line, export)))
+    let parts = stream::try_unfold((first, export), async |(ready, mut export)| match ready {
+        Some(part) => Ok::<_, ExportError>(Some((part, (None, export)))),
+        None => Ok(export.next().await?.map(|part| (part, (None, export)))),
     });
     let headers = [
         (header::CONTENT_TYPE, "application/x-ndjson"),
@@ -156,7 +220,7 @@ pub async fn export(
             "attachment; filename=\"dead-letters.jsonl\"",
         ),
     ];
-    Ok((headers, Body::from_stream(lines)).into_response())
+    Ok((headers, Body::from_stream(parts)).into_response())
 }
 
 /// A running export.
@@ -164,9 +228,8 @@ struct Export {
     reader: Reader,
     filter: DeadLetterFilter,
     room: Room,
-    /// Memory of the current page.
-    reservation: Option<Reservation>,
-    page: VecDeque<DeadLetter>,
+    /// The current page.
+    page: Option<Pieces<DeadLetters>>,
     /// Identifier after which the next page begins; none if there is no next page.
     next: Option<Option<i64>>,
 }
@@ -178,36 +241,42 @@ enum ExportError {
     Read(#[from] ReadError),
     #[error("write a dead letter as JSON")]
     Json(#[from] serde_json::Error),
-    #[error("no memory for the next page within the time limit")]
+    #[error("no memory for the next page within the time limit (http.answer_memory)")]
     NoRoom,
 }
 
 impl Export {
-    async fn fill(&mut self) -> Result<(), ExportError> {
-        if let Some(after) = self.next {
+    /// The next part of the file; none at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, ExportError> {
+        loop {
+            if let Some(page) = &mut self.page
+                && let Some(part) = page.next()?
+            {
+                return Ok(Some(part));
+            }
             // Release the memory of the previous page first.
-            self.reservation = None;
-            self.reservation = match self.room.take() {
-                Some(reservation) => Some(reservation),
-                None => Some(self.room.another(EXPORT_WAIT).await.ok_or(ExportError::NoRoom)?),
+            self.page = None;
+            let Some(after) = self.next else {
+                return Ok(None);
             };
-            let page = self.reader.dead_letters(&self.filter, EXPORT_PAGE, after).await?;
-            self.page = page.items.into();
+            let reservation = match self.room.take() {
+                Some(reservation) => reservation,
+                None => self.room.another(EXPORT_WAIT).await.ok_or(ExportError::NoRoom)?,
+            };
+            let mut page = self.reader.dead_letters(&self.filter, EXPORT_PAGE, after).await?;
+            let reservation = fit(reservation, &mut page).ok_or(ExportError::NoRoom)?;
             self.next = page.next.map(Some);
+            let frame = Frame {
+                before: Vec::new(),
+                between: b"\n",
+                after: if page.items.is_empty() { "" } else { "\n" }.into(),
+            };
+            self.page = Some(Pieces::new(
+                DeadLetters::new(page.items),
+                frame,
+                Some(reservation),
+            ));
         }
-        Ok(())
-    }
-
-    async fn line(&mut self) -> Result<Option<Bytes>, ExportError> {
-        if self.page.is_empty() {
-            self.fill().await?;
-        }
-        let Some(dead_letter) = self.page.pop_front() else {
-            return Ok(None);
-        };
-        let mut line = serde_json::to_vec(&dead_letter)?;
-        line.push(b'\n');
-        Ok(Some(line.into()))
     }
 }
 

@@ -24,6 +24,7 @@ mod live;
 mod nodes;
 mod openapi;
 mod parameters;
+mod pieces;
 mod plugins;
 mod problem;
 mod projections;

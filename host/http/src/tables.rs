@@ -5,7 +5,6 @@ mod export;
 pub(super) mod facets;
 pub(super) mod histogram;
 mod name;
-mod pieces;
 mod rows;
 pub(super) mod search;
 pub(super) mod selection;

@@ -10,10 +10,10 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 
 use super::name::TablePath;
-use super::pieces::{Frame, Pieces, bytes_of};
 use super::{rows, selection};
 use crate::budget::{PIECE_BYTES, Reservation};
 use crate::csv;
+use crate::pieces::{Frame, Pieces, Rows, bytes_of};
 use crate::problem::Problem;
 use crate::room::Room;
 use crate::state::State;
@@ -114,7 +114,7 @@ struct Export {
 /// A page in the format of the file.
 enum Page {
     Csv(CsvPage),
-    Jsonl(Pieces),
+    Jsonl(Pieces<Rows>),
 }
 
 impl Export {
@@ -158,7 +158,8 @@ impl Export {
                     between: b"\n",
                     after: after.into(),
                 };
-                Page::Jsonl(Pieces::new(page, self.integers, frame, Some(reservation))?)
+                let rows = Rows::new(page, self.integers)?;
+                Page::Jsonl(Pieces::new(rows, frame, Some(reservation)))
             }
         })
     }

@@ -1,16 +1,14 @@
 //! Lists the rows of a table in pages.
 
-use axum::body::Body;
 use axum::extract;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse as _, Response};
-use futures_util::stream;
 
 use super::name::TablePath;
-use super::pieces::{Frame, Pieces};
 use super::{search, selection};
 use crate::cursor;
 use crate::parameters::Parameters;
+use crate::pieces::{Frame, Pieces, Rows};
 use crate::problem::Problem;
 use crate::room::Room;
 use crate::state::State;
@@ -53,28 +51,14 @@ pub async fn rows(
         between: b",",
         after: [&after[..], b"}"].concat(),
     });
-    let body = frame.and_then(|frame| body_of(Pieces::new(page, integers, frame, room.take())?));
+    let rows = Rows::new(page, integers);
+    let pieces = frame.and_then(|frame| Ok(Pieces::new(rows?, frame, room.take())));
+    let body = pieces.and_then(Pieces::into_body);
     let body = body.map_err(|error| {
         tracing::error!(%error, "failed to serialize a row as JSON");
         Problem::internal()
     })?;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
-}
-
-/// The body of a page: complete if it is one piece, else streamed.
-fn body_of(mut pieces: Pieces) -> Result<Body, serde_json::Error> {
-    let first = pieces.next()?.unwrap_or_default();
-    if pieces.is_at_end() {
-        return Ok(first.into());
-    }
-    let parts = stream::try_unfold((Some(first), pieces), async |(ready, mut pieces)| {
-        let part = match ready {
-            Some(part) => Some(part),
-            None => pieces.next()?,
-        };
-        Ok::<_, serde_json::Error>(part.map(|part| (part, (None, pieces))))
-    });
-    Ok(Body::from_stream(parts))
 }
 
 /// Name of a list for its cursors: table, order and selection.

@@ -220,3 +220,34 @@ async fn a_retry_requires_an_installed_plugin() {
         }
     }
 }
+
+#[tokio::test]
+async fn unread_dead_letters_hold_their_memory_until_they_are_sent() {
+    let scene = Scene::near().await;
+    // As JSON, each of these payloads is more than seven times as long.
+    scene.insert_dead_letters(101, 103, &vec![1; 7 << 20]);
+    let request = |path: &str| {
+        let request = Request::get(path).header("host", "localhost:7070");
+        request.body(Body::empty()).unwrap()
+    };
+    let unread = scene
+        .api
+        .clone()
+        .oneshot(request("/api/v1/dead-letters?limit=3"))
+        .await
+        .unwrap();
+    assert_eq!(unread.status(), StatusCode::OK);
+    for path in ["/api/v1/dead-letters/101", "/api/v1/dead-letters/export"] {
+        let (busy, text) = send(&scene.api, request(path)).await;
+        assert_eq!(busy.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}: {text}");
+        assert!(text.contains("http.answer_memory"), "{path}: {text}");
+    }
+    drop(unread);
+    let one = get_json(&scene.api, "/api/v1/dead-letters/101").await;
+    assert_eq!(one["payload_text"].as_str().unwrap().len(), 7 << 20);
+    // A page ends where the memory ends.
+    let list = get_json(&scene.api, "/api/v1/dead-letters?limit=3").await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 1);
+    let next = list["next_cursor"].as_str().unwrap();
+    assert_eq!(scene.ids(&format!("limit=1&cursor={next}")).await, [102]);
+}

@@ -1,41 +1,81 @@
-//! Serializes rows as JSON in pieces, on demand of the client: only the stored rows and one piece are in memory. Long
-//! values are serialized in parts.
+//! Serializes the items of a page as JSON in pieces, on demand of the client: only the stored items and one piece are in
+//! memory. Long values are serialized in parts.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
+use futures_util::stream;
 
 use crate::budget::{PIECE_BYTES, Reservation};
 use crate::items::identity;
-use lantern_model::value::{Integers, JsonParts, JsonValue};
+use lantern_model::value::{Integers, JsonParts, JsonValue, Value};
 use lantern_store::reader::{RowPage, RowRecord};
 
 /// Values up to this size are serialized at once.
 const SHORT_BYTES: usize = 1 << 10;
 
-/// The rows of a page during serialization.
-pub struct Pieces {
-    columns: Vec<Vec<u8>>,
-    rows: std::vec::IntoIter<RowRecord>,
-    integers: Integers,
-    /// Text around the rows.
+/// The items of a page.
+pub trait Items {
+    /// Approximate size of the items in memory, without those that were begun.
+    fn bytes(&self) -> usize;
+
+    /// Appends the next item after `text` to `parts`. Returns its size in memory; none after the last one.
+    ///
+    /// # Errors
+    /// If JSON cannot represent a value.
+    fn begin(&mut self, text: Vec<u8>, parts: &mut Parts) -> Result<Option<usize>, serde_json::Error>;
+}
+
+/// A page during serialization.
+pub struct Pieces<I> {
+    items: I,
+    /// Text around the items.
     frame: Frame,
     is_first: bool,
     /// Parts to serialize next.
-    parts: VecDeque<Part>,
-    /// Bytes of the current row and the following ones.
-    held: usize,
-    bytes_of_row: usize,
+    parts: Parts,
+    bytes_of_item: usize,
     reservation: Option<Reservation>,
     is_done: bool,
 }
 
-/// Text before, between and after rows.
+/// Text before, between and after items.
 pub struct Frame {
     pub before: Vec<u8>,
     pub between: &'static [u8],
     pub after: Vec<u8>,
+}
+
+/// Parts of an item in the order of their serialization.
+#[derive(Default)]
+pub struct Parts(VecDeque<Part>);
+
+impl Parts {
+    /// Appends a value: a short one to `text`, a long one as a part of its own after the previous text.
+    ///
+    /// # Errors
+    /// If JSON cannot represent the value.
+    pub fn value(
+        &mut self,
+        text: &mut Vec<u8>,
+        value: Value,
+        integers: Integers,
+    ) -> Result<(), serde_json::Error> {
+        let mut value = JsonParts::new(value, integers);
+        if value.remaining_bytes() <= SHORT_BYTES {
+            value.write_next(text)?;
+        } else {
+            self.text(std::mem::take(text));
+            self.0.push_back(Part::Value(value));
+        }
+        Ok(())
+    }
+
+    /// Appends text.
+    pub fn text(&mut self, text: Vec<u8>) {
+        self.0.push_back(Part::Bytes(text));
+    }
 }
 
 enum Part {
@@ -43,32 +83,21 @@ enum Part {
     Value(JsonParts),
 }
 
-impl Pieces {
-    /// Starts a page. The reservation shrinks as rows are sent.
-    ///
-    /// # Errors
-    /// If JSON cannot represent a value.
-    pub fn new(
-        page: RowPage,
-        integers: Integers,
-        frame: Frame,
-        reservation: Option<Reservation>,
-    ) -> Result<Self, serde_json::Error> {
-        let RowPage { columns, items, .. } = page;
+impl<I: Items> Pieces<I> {
+    /// Starts a page. The reservation shrinks as items are sent.
+    pub fn new(items: I, frame: Frame, reservation: Option<Reservation>) -> Self {
         let mut pieces = Self {
-            columns: names(&columns)?,
-            held: items.iter().map(bytes_of).sum(),
-            rows: items.into_iter(),
-            integers,
-            parts: VecDeque::from([Part::Bytes(frame.before.clone())]),
+            items,
+            parts: Parts::default(),
             frame,
             is_first: true,
-            bytes_of_row: 0,
+            bytes_of_item: 0,
             reservation,
             is_done: false,
         };
+        pieces.parts.text(pieces.frame.before.clone());
         pieces.shrink();
-        Ok(pieces)
+        pieces
     }
 
     /// The next piece; none at the end.
@@ -78,14 +107,14 @@ impl Pieces {
     pub fn next(&mut self) -> Result<Option<Bytes>, serde_json::Error> {
         let mut piece = Vec::new();
         while piece.len() < PIECE_BYTES {
-            match self.parts.pop_front() {
+            match self.parts.0.pop_front() {
                 Some(part) => {
                     if let Some(rest) = part.write(&mut piece)? {
-                        self.parts.push_front(rest);
+                        self.parts.0.push_front(rest);
                     }
                 }
                 None if self.is_done => break,
-                None => self.begin_row()?,
+                None => self.begin_item()?,
             }
         }
         Ok((!piece.is_empty()).then(|| piece.into()))
@@ -93,41 +122,92 @@ impl Pieces {
 
     /// Whether everything is serialized.
     pub fn is_at_end(&self) -> bool {
-        self.is_done && self.parts.is_empty()
+        self.is_done && self.parts.0.is_empty()
     }
 
     fn shrink(&mut self) {
         if let Some(reservation) = &mut self.reservation {
             // The current piece and those in the connection.
-            reservation.shrink(self.held + 2 * PIECE_BYTES);
+            reservation.shrink(self.items.bytes() + self.bytes_of_item + 2 * PIECE_BYTES);
         }
     }
 
-    fn begin_row(&mut self) -> Result<(), serde_json::Error> {
-        self.held -= self.bytes_of_row;
-        self.bytes_of_row = 0;
-        self.shrink();
-        let Some(record) = self.rows.next() else {
-            self.is_done = true;
-            self.parts
-                .push_back(Part::Bytes(std::mem::take(&mut self.frame.after)));
-            return Ok(());
-        };
-        self.bytes_of_row = bytes_of(&record);
-        let mut text = match std::mem::take(&mut self.is_first) {
+    fn begin_item(&mut self) -> Result<(), serde_json::Error> {
+        let before = match std::mem::take(&mut self.is_first) {
             true => Vec::new(),
             false => self.frame.between.to_vec(),
         };
+        let begun = self.items.begin(before, &mut self.parts)?;
+        self.bytes_of_item = begun.unwrap_or(0);
+        self.shrink();
+        if begun.is_none() {
+            self.is_done = true;
+            self.parts.text(std::mem::take(&mut self.frame.after));
+        }
+        Ok(())
+    }
+}
+
+impl<I: Items + Send + 'static> Pieces<I> {
+    /// The body of the page: complete if it is one piece, else streamed.
+    ///
+    /// # Errors
+    /// If JSON cannot represent a value of the first piece.
+    pub fn into_body(mut self) -> Result<Body, serde_json::Error> {
+        let first = self.next()?.unwrap_or_default();
+        if self.is_at_end() {
+            return Ok(first.into());
+        }
+        let parts = stream::try_unfold((Some(first), self), async |(ready, mut pieces)| {
+            let part = match ready {
+                Some(part) => Some(part),
+                None => pieces.next()?,
+            };
+            Ok::<_, serde_json::Error>(part.map(|part| (part, (None, pieces))))
+        });
+        Ok(Body::from_stream(parts))
+    }
+}
+
+/// The rows of a page.
+pub struct Rows {
+    columns: Vec<Vec<u8>>,
+    rows: std::vec::IntoIter<RowRecord>,
+    integers: Integers,
+    bytes: usize,
+}
+
+impl Rows {
+    /// The rows of `page`.
+    ///
+    /// # Errors
+    /// If JSON cannot represent a column name.
+    pub fn new(page: RowPage, integers: Integers) -> Result<Self, serde_json::Error> {
+        let RowPage { columns, items, .. } = page;
+        Ok(Self {
+            columns: names(&columns)?,
+            bytes: items.iter().map(bytes_of).sum(),
+            rows: items.into_iter(),
+            integers,
+        })
+    }
+}
+
+impl Items for Rows {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn begin(&mut self, mut text: Vec<u8>, parts: &mut Parts) -> Result<Option<usize>, serde_json::Error> {
+        let Some(record) = self.rows.next() else {
+            return Ok(None);
+        };
+        let bytes = bytes_of(&record);
+        self.bytes -= bytes;
         text.push(b'{');
         for (name, value) in self.columns.iter().zip(record.values) {
             text.extend_from_slice(name);
-            let mut value = JsonParts::new(value, self.integers);
-            if value.remaining_bytes() <= SHORT_BYTES {
-                value.write_next(&mut text)?;
-            } else {
-                self.parts.push_back(Part::Bytes(std::mem::take(&mut text)));
-                self.parts.push_back(Part::Value(value));
-            }
+            parts.value(&mut text, value, self.integers)?;
             text.push(b',');
         }
         let (id, numbers) = identity(record.id);
@@ -137,8 +217,8 @@ impl Pieces {
             serde_json::to_writer(&mut text, &JsonValue(number, self.integers))?;
         }
         text.push(b'}');
-        self.parts.push_back(Part::Bytes(text));
-        Ok(())
+        parts.text(text);
+        Ok(Some(bytes))
     }
 }
 
@@ -178,7 +258,6 @@ mod tests {
     use super::*;
     use crate::items::Item;
     use lantern_model::identity::RowIdentity;
-    use lantern_model::value::Value;
 
     #[test]
     fn pieces_equal_the_complete_json() {
@@ -213,7 +292,8 @@ mod tests {
             between: b",",
             after: b"]".to_vec(),
         };
-        let mut pieces = Pieces::new(page(), Integers::Text, frame, None).unwrap();
+        let rows = Rows::new(page(), Integers::Text).unwrap();
+        let mut pieces = Pieces::new(rows, frame, None);
         let mut joined = Vec::new();
         while let Some(piece) = pieces.next().unwrap() {
             // A piece ends after the part that fills it.
