@@ -29,7 +29,7 @@ use super::statement::quote_text;
 use lantern_model::schema::ColumnType;
 
 pub(crate) use engines::expression;
-use engines::{drop_triggers, trigger_name};
+use engines::{HAS_TRIGGER, drop_triggers, trigger_name};
 pub(crate) use entries::indexed_word;
 pub use indexer::{IndexerState, IndexingStep, Search};
 pub(crate) use matching::SearchedText;
@@ -215,6 +215,30 @@ fn create_triggers(connection: &Connection, index: &SearchIndex) -> Result<(), c
         );
     }
     connection.execute_batch(&sql)
+}
+
+/// The triggers of an index that its table lacks. Without them the index misses changes of indexed rows.
+fn missing_triggers(connection: &Connection, index: &SearchIndex) -> Result<u64, crate::sql::Error> {
+    let mut kinds = vec!["deleted"];
+    if !index.columns.is_empty() {
+        kinds.push("updated");
+    }
+    if connection.engine() == Engine::Sqlite && has_numeric_key(connection, &index.table)? {
+        kinds.push("inserted");
+    }
+    let mut exists = connection.prepare(match connection.engine() {
+        Engine::Sqlite => {
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = ?1 AND tbl_name = ?2)"
+        }
+        Engine::Postgres => HAS_TRIGGER,
+    })?;
+    let mut missing = 0;
+    for kind in kinds {
+        let name = trigger_name(index.id, kind);
+        let is_there: bool = exists.query_row([&name, &index.table], |row| row.get(0))?;
+        missing += u64::from(!is_there);
+    }
+    Ok(missing)
 }
 
 /// Whether the primary key is the row number, so that a row can be inserted before others.

@@ -195,6 +195,7 @@ fn check_search(
         missing,
         stray,
         incomplete,
+        missing_triggers,
     } = match difference(connection, &index) {
         Err(error) if error.kind() == Kind::Corrupt => {
             let problem = format!("{plugin}: full-text index of table {table} is damaged: {error}");
@@ -203,6 +204,15 @@ fn check_search(
         }
         found => found?,
     };
+    if missing_triggers > 0 {
+        report.problem(
+            format!(
+                "{plugin}: full-text index of table {table}: {}, so that it misses changes of rows",
+                plural(missing_triggers, "missing trigger")
+            ),
+            &remedy,
+        );
+    }
     for (rows, what) in [
         (missing, "without an entry"),
         (incomplete, "of a sample with a word that is missing"),

@@ -115,6 +115,9 @@ fn answer(
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(ErrorCode::OperationInterrupted) => SqlError::TimeLimit { time: TIME },
         Some(ErrorCode::DatabaseBusy) => SqlError::Busy,
+        Some(ErrorCode::AuthorizationForStatementDenied) => {
+            SqlError::Refused(format!("{error}; only SELECT statements are allowed"))
+        }
         _ => SqlError::Refused(error.to_string()),
     };
     let mut statement = connection.prepare(question).map_err(failed)?;

@@ -5,6 +5,12 @@ use super::SearchIndex;
 use crate::sql::{Connection, Engine};
 use crate::statement::quote_text;
 
+/// Whether the table `?2` of a server has the trigger `?1`.
+pub(super) const HAS_TRIGGER: &str = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_trigger t
+    JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'lantern' AND t.tgname = ?1 AND c.relname = ?2)";
+
 impl SearchIndex {
     /// Creates the table with the words.
     pub(super) fn create(&self, engine: Engine) -> String {

@@ -73,6 +73,10 @@ async fn a_check_reports_an_index_that_differs_from_its_rows() {
             "1 row that no longer exist",
         ),
         (
+            "DROP TRIGGER _lantern_search_1_deleted",
+            "1 missing trigger, so that it misses changes of rows",
+        ),
+        (
             "UPDATE _lantern_search_1_data SET block = x'0011' WHERE id > 10",
             "_lantern_search_1",
         ),

@@ -7,7 +7,7 @@ use crate::sql::{Connection, Engine, OptionalExtension as _, Row};
 use rusqlite::types::ValueRef;
 
 use super::entries::{add_words, select};
-use super::{SearchIndex, expression, fts_name};
+use super::{SearchIndex, expression, fts_name, missing_triggers};
 use crate::statement::quote_text;
 use crate::values::from_sql;
 
@@ -26,6 +26,8 @@ pub(crate) struct IndexDifference {
     pub(crate) stray: u64,
     /// Rows of the sample with a word that their entries lack.
     pub(crate) incomplete: u64,
+    /// Missing triggers, which record changes of indexed rows.
+    pub(crate) missing_triggers: u64,
 }
 
 /// Compares an index with its table.
@@ -56,6 +58,7 @@ pub(crate) fn difference(
             changed("e.id")
         ))?,
         incomplete: incomplete(connection, index)?,
+        missing_triggers: missing_triggers(connection, index)?,
     })
 }
 
