@@ -30,6 +30,8 @@ mod consumers;
 mod deep;
 #[path = "lifecycle/directory.rs"]
 mod directory;
+#[path = "lifecycle/executions.rs"]
+mod executions;
 #[path = "lifecycle/forget.rs"]
 mod forget;
 #[path = "lifecycle/health_gate.rs"]

@@ -1,7 +1,7 @@
 //! Projects executions of jobs into the table `execution_results`: messages of the stream `EVENTS` report starts, messages of the
-//! stream `RESULTS` report results, in any order and possibly repeated. A start creates a running row; a result completes it, or
-//! creates a complete row if it arrives first. A later start adds to such a row only what a result does not contain. So the
-//! columns do not depend on the order of the two streams.
+//! stream `RESULTS` report results, in any order and possibly repeated. The first start and the first result of an execution
+//! determine its row: whichever arrives first creates the row, and the other one sets its own columns. The row therefore does
+//! not depend on the order in which the host reads the two streams. Later starts and results change nothing.
 
 use lantern_sdk::prelude::*;
 use serde::Deserialize;
@@ -51,12 +51,14 @@ struct ExecutionResult {
     recorded_at: Timestamp,
 }
 
-/// A started execution. If the result is already stored, it adds the version, once.
+/// A started execution. It sets its columns once, also in the row of a result that arrived first. A row has a version if and
+/// only if its start is stored.
 #[derive(Deserialize, Row)]
 #[row(table = ExecutionResult, on_conflict = update(
     key = [result_id],
     while_null = version,
-    fill = [exec_id, job_id, version],
+    replace = [request_id, exec_id, pc_id, started_at, job_id, version],
+    max = [recorded_at],
 ))]
 struct Started {
     result_id: String,
@@ -71,13 +73,14 @@ struct Started {
     recorded_at: Timestamp,
 }
 
-/// A finished execution. It completes the row of its start once.
+/// A finished execution. It sets its columns once, also in the row of a start that arrived first. Columns that the start has
+/// as well keep the start's values.
 #[derive(Deserialize, Row)]
 #[row(table = ExecutionResult, on_conflict = update(
     key = [result_id],
     while_null = finished_at,
-    replace = [exit_code, stdout, stderr, finished_at, recorded_at],
-    fill = [exec_id, job_id],
+    replace = [exit_code, stdout, stderr, finished_at],
+    max = [recorded_at],
 ))]
 struct Finished {
     result_id: String,

@@ -2,7 +2,7 @@
 
 use executions::Executions;
 use lantern_sdk::declare::Merge;
-use lantern_sdk::native::{self, Guard, MergeRule, OnConflict, Origin, StreamSource, UpdateRule};
+use lantern_sdk::native::{self, Guard, OnConflict, Origin, StreamSource, UpdateRule};
 
 #[test]
 fn fixtures() {
@@ -40,51 +40,51 @@ fn two_streams_fill_one_table() {
     assert!(manifest.writes.iter().all(|write| write.table == table.name));
 }
 
-#[test]
-fn a_start_adds_only_what_a_result_does_not_contain() {
-    let manifest = native::describe::<Executions>();
-    let fill = |column: &str| MergeRule {
-        column: column.to_owned(),
-        merge: Merge::Fill,
-    };
-    assert_eq!(
-        manifest.writes[0].on_conflict,
-        OnConflict::Update(UpdateRule {
-            key: vec!["result_id".to_owned()],
-            merges: vec![fill("exec_id"), fill("job_id"), fill("version")],
-            guard: Guard::WhileNull("version".to_owned()),
-        })
-    );
-    for column in ["exit_code", "stdout", "stderr", "finished_at"] {
-        assert!(
-            !manifest.writes[0].columns.iter().any(|brought| brought == column),
-            "{column} is unknown at the start"
-        );
+/// The declared update of a write.
+fn update(write: usize) -> Option<UpdateRule> {
+    match native::describe::<Executions>()
+        .writes
+        .swap_remove(write)
+        .on_conflict
+    {
+        OnConflict::Update(rule) => Some(rule),
+        _ => None,
     }
 }
 
+fn columns_with(rule: &UpdateRule, merge: Merge) -> Vec<&str> {
+    let with = rule.merges.iter().filter(|one| one.merge == merge);
+    with.map(|one| one.column.as_str()).collect()
+}
+
 #[test]
-fn a_result_completes_a_row_once_and_keeps_the_start_values() {
+fn start_and_result_set_their_columns_once_in_any_order() {
     let manifest = native::describe::<Executions>();
-    let rule = |column: &str, merge| MergeRule {
-        column: column.to_owned(),
-        merge,
-    };
-    assert_eq!(
-        manifest.writes[1].on_conflict,
-        OnConflict::Update(UpdateRule {
-            key: vec!["result_id".to_owned()],
-            merges: vec![
-                rule("exit_code", Merge::Replace),
-                rule("stdout", Merge::Replace),
-                rule("stderr", Merge::Replace),
-                rule("finished_at", Merge::Replace),
-                rule("recorded_at", Merge::Replace),
-                rule("exec_id", Merge::Fill),
-                rule("job_id", Merge::Fill),
-            ],
-            guard: Guard::WhileNull("finished_at".to_owned()),
-        })
-    );
+    let (start, result) = (update(0).unwrap(), update(1).unwrap());
+    assert_eq!(start.guard, Guard::WhileNull("version".to_owned()));
+    assert_eq!(result.guard, Guard::WhileNull("finished_at".to_owned()));
+    let of_start = columns_with(&start, Merge::Replace);
+    let of_result = columns_with(&result, Merge::Replace);
+    assert!(of_start.iter().all(|column| !of_result.contains(column)));
+    for (rule, write) in [(&start, 0), (&result, 1)] {
+        assert_eq!(rule.key, ["result_id"]);
+        assert_eq!(columns_with(rule, Merge::Max), ["recorded_at"]);
+        assert_eq!(
+            rule.merges.len(),
+            columns_with(rule, Merge::Replace).len() + 1,
+            "{rule:?}"
+        );
+        for column in manifest.writes[write].columns.iter().map(String::as_str) {
+            let is_merged = of_start.contains(&column) || of_result.contains(&column);
+            assert!(
+                is_merged || ["result_id", "recorded_at"].contains(&column),
+                "{column}"
+            );
+        }
+    }
+    // The columns of the guards belong to one of the two.
+    assert!(!manifest.writes[0].columns.contains(&"finished_at".to_owned()));
     assert!(!manifest.writes[1].columns.contains(&"version".to_owned()));
+    let of_both = ["request_id", "exec_id", "pc_id", "started_at", "job_id"];
+    assert!(of_both.iter().all(|column| of_start.contains(column)));
 }

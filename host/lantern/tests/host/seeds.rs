@@ -48,7 +48,7 @@ fn executions_do_not_depend_on_order_and_repetition() {
          ORDER BY 1",
         "r1|0|out|1.0.0|exec-1;r3|7|out|null|null",
     );
-    // A late start, and a repeated result with another verdict: finished rows do not change.
+    // A late start sets its columns. A repeated result with another verdict changes nothing.
     publish(
         &site.server,
         &[started("r3", "pc-1"), finished("r1", 99), finished("r3", 99)],
@@ -57,9 +57,10 @@ fn executions_do_not_depend_on_order_and_repetition() {
         host.projection("events")["checkpoint"] == 4 && host.projection("results")["checkpoint"] == 4
     });
     settle(
-        "nothing undone",
-        "SELECT result_id, exit_code, finished_at FROM execution_results WHERE finished_at NOT NULL ORDER BY 1",
-        "r1|0|1779278405000000;r3|7|1779278405000000",
+        "the late start sets its columns; nothing else changes",
+        "SELECT result_id, exit_code, finished_at, version, exec_id FROM execution_results
+         WHERE finished_at NOT NULL ORDER BY 1",
+        "r1|0|1779278405000000|1.0.0|exec-1;r3|7|1779278405000000|1.0.0|exec-1",
     );
     site.end(host);
 }

@@ -254,19 +254,29 @@ async fn a_waiting_message_with_the_value_is_rejected_and_a_later_one_is_stored(
 async fn older_messages_do_not_restore_an_erased_merged_row() {
     const WHO: &str = "machine-of-ann";
     let mut scene = Scene::with_executions().await;
-    for n in 1..=40 {
+    let common = |n: u32| {
         let who = if n % 2 == 0 { WHO } else { "other" };
-        let common = format!(
+        format!(
             r#""result_id":"r{n:03}","request_id":"q{n}","exec_id":"e","pc_id":"{who}","started_at":"2026-05-01T10:00:00Z","manifest_id":"m""#
-        );
-        scene
-            .publish_to("events.started.p", [format!(r#"{{{common},"version":"1.0.0"}}"#)])
-            .await;
-        let result = format!(
-            r#"{{{common},"exit_code":0,"stdout":"said {WHO}","stderr":"","finished_at":"2026-05-01T10:00:01Z"}}"#
-        );
-        scene.publish_to("results.p", [result]).await;
-    }
+        )
+    };
+    let starts = (1..=40).map(|n| format!(r#"{{{},"version":"1.0.0"}}"#, common(n)));
+    scene.publish_to("events.started.p", starts).await;
+    scene
+        .wait("all starts", |scene| {
+            scene
+                .status("events")
+                .is_some_and(|status| status.checkpoint == 40)
+        })
+        .await;
+    // The rows refer to the results, which are handled last.
+    let results = (1..=40).map(|n| {
+        format!(
+            r#"{{{},"exit_code":0,"stdout":"said {WHO}","stderr":"","finished_at":"2026-05-01T10:00:01Z"}}"#,
+            common(n)
+        )
+    });
+    scene.publish_to("results.p", results).await;
     let rows = |scene: &Scene, condition: &str| {
         scene.query(&format!(
             "SELECT count(*) FROM execution_results WHERE {condition}"
