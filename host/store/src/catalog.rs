@@ -7,6 +7,8 @@ use crate::sql::{Connection, Engine, OptionalExtension, Transaction, params};
 
 use super::commit::{Adopted, VersionId};
 use super::description::{ColumnDescription, TableDescription};
+use super::indexes::existing;
+use super::statement::Step;
 use super::{search, segments, statement};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::{Manifest, Table};
@@ -144,6 +146,7 @@ pub(super) fn adopt_in(
     let manifest = &adoption.manifest;
     let mut refusals = Vec::new();
     for table in &manifest.tables {
+        existing::release_name(transaction, table.name.as_str())?;
         match stored_table(transaction, table)? {
             Some((owner, _)) if owner != manifest.name.as_str() => {
                 refusals.push(StoreRefusal::ForeignTable {
@@ -227,10 +230,11 @@ fn has_run(transaction: &Transaction<'_>, adoption: &Adoption) -> Result<bool, c
     )
 }
 
-pub(super) fn run(transaction: &Transaction<'_>, statements: &[String]) -> Result<(), crate::sql::Error> {
-    statements
-        .iter()
-        .try_for_each(|text| transaction.execute_batch(text))
+fn run(transaction: &Transaction<'_>, steps: &[Step]) -> Result<(), crate::sql::Error> {
+    steps.iter().try_for_each(|step| match step {
+        Step::Sql(text) => transaction.execute_batch(text),
+        Step::Index(index) => existing::create_declared(transaction, index),
+    })
 }
 
 fn stored_table(
@@ -263,7 +267,7 @@ fn additions(
     table: &Table,
     returns: bool,
     engine: Engine,
-) -> Result<Vec<String>, Vec<String>> {
+) -> Result<Vec<Step>, Vec<String>> {
     let declared = TableDescription::from(table);
     let mut statements = Vec::new();
     let mut differences = Vec::new();
@@ -317,7 +321,7 @@ fn index_changes(
     stored: &TableDescription,
     table: &Table,
     declared: &TableDescription,
-) -> (Vec<String>, Vec<String>) {
+) -> (Vec<Step>, Vec<String>) {
     let mut statements = Vec::new();
     let mut differences = Vec::new();
     let place = format!("table {}", table.name);
@@ -341,8 +345,7 @@ fn index_changes(
         if new.unique {
             differences.push(format!("{place}: new unique index ({})", new.columns.join(", ")));
         } else {
-            let create = statement::create_index(table, index);
-            statements.push(create.replacen("CREATE INDEX", "CREATE INDEX IF NOT EXISTS", 1));
+            statements.push(statement::create_index(table, index));
         }
     }
     (statements, differences)

@@ -9,6 +9,7 @@ mod compare;
 mod finish;
 mod history;
 mod keep;
+mod names;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use keep::{KeptHistory, KeptTables};
 use lantern_model::batch::Timestamp;
 pub use lantern_model::results::rebuild::{RebuildOutcome, RebuildState, TableOutcome};
 use lantern_model::schema::Manifest;
+use names::{next_id, shadow};
 pub use survey::{HeadBounds, RebuildSurvey, SourceHistory, SurveyedRange, TableSurvey};
 pub use verify::{Verification, VerifyRequest};
 
@@ -291,15 +293,6 @@ fn rows_outside(
     Ok(rows)
 }
 
-/// The same plugin, with the table names of the rebuild.
-fn shadow(id: RebuildId, manifest: &Manifest) -> Manifest {
-    let mut shadow = manifest.clone();
-    for table in &mut shadow.tables {
-        table.name = table.name.of_rebuild(id.0);
-    }
-    shadow
-}
-
 fn begin(
     connection: &mut Connection,
     adoption: &Adoption,
@@ -330,19 +323,19 @@ fn begin(
         ));
     }
     let version = version_id(&transaction, adoption)?;
-    let id = transaction.query_row(
-        "INSERT INTO _lantern_rebuild (plugin, plugin_version, state, options, started_at)
-         VALUES (?1, ?2, ?3, ?4, ?5) RETURNING id",
+    let id = next_id(&transaction)?;
+    transaction.execute(
+        "INSERT INTO _lantern_rebuild (id, plugin, plugin_version, state, options, started_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         params![
+            id.0,
             plugin,
             version.0,
             RebuildState::Running.as_str(),
             options,
             adoption.at.0
         ],
-        |row| row.get(0),
     )?;
-    let id = RebuildId(id);
     let shadow = shadow(id, &adoption.manifest);
     for table in &shadow.tables {
         Layout::Segments.create(&transaction, &shadow, table)?;

@@ -22,7 +22,7 @@ use crate::sql::{Connection, OptionalExtension as _, params};
 use super::description::{ColumnRole, TableDescription};
 use super::indexes::existing::{self, ExistingIndex};
 use super::indexes::needed::needed;
-use super::statement::{self, quote_text};
+use super::statement::{NewIndex, quote_text};
 use super::values::StorageClass;
 use lantern_model::schema::{Manifest, OnConflict, Table};
 
@@ -191,8 +191,7 @@ pub(super) fn replace_by_indexes(
     if !has_segments(connection, table)? {
         return Ok(());
     }
-    let name = existing::free_name(connection, &format!("{table}__origin"))?;
-    connection.execute_batch(&statement::create_origin_index(table, &name))?;
+    existing::create_declared(connection, &NewIndex::of_origin(table))?;
     let present: Vec<ExistingIndex> = existing::indexes_of(connection, table)?;
     for columns in existing::missing_columns(&present, description, false) {
         existing::create_index(connection, table, &columns)?;

@@ -1,6 +1,8 @@
 //! SQL text for a declared table. The only place where a name becomes part of a statement: [`quote`] takes parsed
 //! names, and still quotes them as SQLite identifiers.
 
+mod index;
+
 use super::description::TableDescription;
 use super::indexes::needed::needed;
 use super::sql::Engine;
@@ -8,6 +10,8 @@ use super::values::StorageClass;
 use lantern_model::schema::{
     Column, ColumnName, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Table, TableName, Write,
 };
+
+pub(super) use index::{IndexKind, NewIndex};
 
 /// The host's columns, the first ones of every plugin table: the origin, the sequence of the message, and the number of
 /// the row within the message. They are unique together, so the database rejects a row that is already stored.
@@ -41,21 +45,39 @@ pub(super) fn quote_text(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
 
-/// The statements that create a table without segments and its indexes, in order.
-pub fn create_table(table: &Table, engine: Engine) -> Vec<String> {
-    let mut statements = vec![
-        create_rows(table, engine),
-        create_origin_index(table.name.as_str(), &format!("{}__origin", table.name)),
-    ];
-    statements.extend(create_indexes(table, false));
-    statements
+/// One step that creates or changes a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A statement.
+    Sql(String),
+    /// An index, under a free name.
+    Index(NewIndex),
 }
 
-/// The statements that create a table with segments and its indexes, in order (see `segments`).
-pub(super) fn create_segmented_table(table: &Table) -> Vec<String> {
-    let mut statements = vec![create_rows(table, Engine::Sqlite)];
-    statements.extend(create_indexes(table, true));
-    statements
+/// The steps that create a table without segments and its indexes, in order.
+pub(super) fn create_table(table: &Table, engine: Engine) -> Vec<Step> {
+    let rows = Step::Sql(create_rows(table, engine));
+    let mut steps = vec![rows, Step::Index(NewIndex::of_origin(table.name.as_str()))];
+    steps.extend(create_indexes(table, false));
+    steps
+}
+
+/// The statements that create a table without segments and its indexes in an empty database of SQLite, for a benchmark.
+pub fn statements_of_new_table(table: &Table) -> Vec<String> {
+    let steps = create_table(table, Engine::Sqlite).into_iter();
+    steps
+        .map(|step| match step {
+            Step::Sql(text) => text,
+            Step::Index(index) => index.create(&index.name()),
+        })
+        .collect()
+}
+
+/// The steps that create a table with segments and its indexes, in order (see `segments`).
+pub(super) fn create_segmented_table(table: &Table) -> Vec<Step> {
+    let mut steps = vec![Step::Sql(create_rows(table, Engine::Sqlite))];
+    steps.extend(create_indexes(table, true));
+    steps
 }
 
 /// The statement that creates a table without its indexes.
@@ -85,17 +107,7 @@ fn create_rows(table: &Table, engine: Engine) -> String {
     )
 }
 
-/// The statement that creates the index on the origin columns, by which rows of a table without segments are found.
-pub(super) fn create_origin_index(table: &str, name: &str) -> String {
-    format!(
-        "CREATE UNIQUE INDEX {} ON {} ({})",
-        quote_text(name),
-        quote_text(table),
-        ORIGIN_COLUMNS.map(quote_text).join(", ")
-    )
-}
-
-fn create_indexes(table: &Table, has_segments: bool) -> impl Iterator<Item = String> {
+fn create_indexes(table: &Table, has_segments: bool) -> impl Iterator<Item = Step> {
     let indexes = indexes_of(table, has_segments).into_iter();
     indexes.map(|index| create_index(table, &index))
 }
@@ -118,26 +130,18 @@ fn indexes_of(table: &Table, has_segments: bool) -> Vec<Index> {
     indexes
 }
 
-/// The statement that creates an index.
-pub fn create_index(table: &Table, index: &Index) -> String {
-    let kind = if index.unique { "UNIQUE INDEX" } else { "INDEX" };
-    let columns: Vec<&str> = index.columns.iter().map(ColumnName::as_str).collect();
-    let suffix = if index.unique { "key" } else { "index" };
-    format!(
-        "CREATE {kind} {} ON {} ({})",
-        quote_text(&format!("{}__{}__{suffix}", table.name, columns.join("__"))),
-        quote(&table.name),
-        column_list(&index.columns)
-    )
+/// The step that creates a declared index.
+pub(super) fn create_index(table: &Table, index: &Index) -> Step {
+    Step::Index(NewIndex::declared(table, index))
 }
 
-/// The statement that adds a column to an existing table.
-pub fn add_column(table: &Table, column: &Column, engine: Engine) -> String {
-    format!(
+/// The step that adds a column to an existing table.
+pub(super) fn add_column(table: &Table, column: &Column, engine: Engine) -> Step {
+    Step::Sql(format!(
         "ALTER TABLE {} ADD COLUMN {}",
         quote(&table.name),
         column_definition(column, engine)
-    )
+    ))
 }
 
 /// The statement of a write: the host's three columns first, then the columns of the write, as parameters in order.
@@ -284,11 +288,14 @@ mod tests {
     fn a_table_has_the_origin_first_and_is_strict() {
         let manifest = orders();
         let statements = create_table(&manifest.tables[0], Engine::Sqlite);
-        assert!(statements[0].starts_with("CREATE TABLE \"orders\" (\n    \"_origin\" INTEGER NOT NULL"));
-        assert!(statements[0].ends_with("STRICT"));
+        let (Step::Sql(rows), Step::Index(origin)) = (&statements[0], &statements[1]) else {
+            panic!("{statements:?}")
+        };
+        assert!(rows.starts_with("CREATE TABLE \"orders\" (\n    \"_origin\" INTEGER NOT NULL"));
+        assert!(rows.ends_with("STRICT"));
         assert_eq!(
-            statements[1],
-            "CREATE UNIQUE INDEX \"orders__origin\" ON \"orders\" (\"_origin\", \"_sequence\", \"_row\")"
+            origin.create(&origin.name()),
+            "CREATE UNIQUE INDEX \"orders#origin\" ON \"orders\" (\"_origin\", \"_sequence\", \"_row\")"
         );
         let segmented = create_segmented_table(&manifest.tables[0]);
         assert_eq!(

@@ -80,7 +80,7 @@ pub fn statements() -> anyhow::Result<(Vec<String>, String)> {
     let schema = manifest
         .tables
         .iter()
-        .flat_map(|table| statement::create_table(table, Engine::Sqlite))
+        .flat_map(statement::statements_of_new_table)
         .collect();
     Ok((
         schema,

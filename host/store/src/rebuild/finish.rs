@@ -9,6 +9,7 @@ use crate::AuditMark;
 use crate::audit::write_mark;
 use crate::catalog::{Adoption, CatalogError, describe, version_id};
 use crate::commit::VersionId;
+use crate::indexes::existing::release_name;
 use crate::installation::forget_origins;
 use lantern_model::batch::Timestamp;
 use lantern_model::results::rebuild::RebuildState;
@@ -99,6 +100,7 @@ fn swap_tables(
         transaction.execute("DELETE FROM _lantern_table WHERE name = ?1", [table])?;
     }
     for table in &manifest.tables {
+        release_name(transaction, table.name.as_str())?;
         rename(
             transaction,
             table.name.of_rebuild(id.0).as_str(),

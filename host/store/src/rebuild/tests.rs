@@ -205,3 +205,19 @@ async fn a_comparison_ends_when_the_writer_reopens_the_database() {
     let verified = rebuilt.verify(rebuilt.compared().await).await;
     assert!(rebuilt.finish(verified).await);
 }
+
+#[tokio::test]
+async fn a_plugin_is_installed_again_before_the_tables_of_its_rebuild_are_removed() {
+    let mut rebuilt = Rebuilt::new().await;
+    rebuilt.request.keep_old_s = 3_600;
+    let verified = rebuilt.verify(rebuilt.compared().await).await;
+    assert!(rebuilt.finish(verified).await);
+    let plugins = rebuilt.scene.store.plugins();
+    plugins.remove("orders", true, Vec::new(), None).await.unwrap();
+    // The replaced table still exists, with its indexes.
+    plugins.adopt(adoption(orders())).await.unwrap();
+    let rebuilds = rebuilt.scene.store.rebuilds();
+    let again = rebuilds.begin(adoption(orders()), "{}".to_owned(), None).await;
+    assert!(again.unwrap().0 > rebuilt.id.0, "its tables have other names");
+    while rebuilds.sweep().await.unwrap() {}
+}

@@ -144,11 +144,11 @@ const MANUAL_CHANGES: [(&str, &str); 16] = [
         "broken reference: _lantern_ledger row 1 refers to a missing row of _lantern_plugin",
     ),
     (
-        "DROP INDEX orders__origin",
+        "DROP INDEX \"orders#origin\"",
         "orders: table orders has no unique index (_origin, _sequence, _row)",
     ),
     (
-        "DROP INDEX notes__at__index",
+        "DROP INDEX \"notes#at#index\"",
         "orders: table notes has no index (at); remedy: start the host, which creates it",
     ),
     (
