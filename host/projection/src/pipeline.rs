@@ -354,7 +354,9 @@ impl From<CommitError> for Halt {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Stale { .. } => Self::Reopen(error.to_string()),
-            CommitError::Unavailable(_) | CommitError::NotHeld => Self::Retry(error.to_string()),
+            CommitError::Unavailable(_) | CommitError::Failed(_) | CommitError::NotHeld => {
+                Self::Retry(error.to_string())
+            }
             CommitError::Closed => Self::Shutdown,
         }
     }

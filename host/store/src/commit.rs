@@ -233,6 +233,9 @@ pub enum CommitError {
     /// The database cannot be written at the moment. The writer and the caller retry.
     #[error("the database cannot be written: {0}")]
     Unavailable(String),
+    /// The database rejects a statement, for example because another program dropped its table. Other changes succeed.
+    #[error("the database rejects a statement: {0}")]
+    Failed(String),
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,

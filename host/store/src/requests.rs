@@ -3,7 +3,7 @@
 use crate::sql::Connection;
 use tokio::sync::oneshot;
 
-use super::catalog::CatalogError;
+use super::catalog::{CatalogError, StoreRefusal};
 use super::queue::{Call, Request};
 use super::{AdoptError, CommitError, Store};
 
@@ -41,6 +41,9 @@ impl Store {
                 Err(reason) => (Err(CommitError::Unavailable(reason)), None),
                 Ok(connection) => match act(connection) {
                     Ok(value) => (Ok(value), None),
+                    Err(error) if error.is_of_statement() => {
+                        (Err(CommitError::Failed(error.to_string())), Some(error))
+                    }
                     Err(error) => (Err(CommitError::Unavailable(error.to_string())), Some(error)),
                 },
             };
@@ -76,6 +79,7 @@ impl Store {
         match self.request(kind, refusable).await {
             Ok(adopted) => adopted,
             Err(CommitError::Closed) => Err(AdoptError::Closed),
+            Err(CommitError::Failed(reason)) => Err(AdoptError::Refused(vec![StoreRefusal::from(reason)])),
             Err(error) => Err(AdoptError::Unavailable(error.to_string())),
         }
     }

@@ -4,6 +4,8 @@ mod checks;
 mod effects;
 mod engine_reads;
 mod engines;
+mod failures;
+mod names;
 mod portions;
 mod questions;
 mod reads;

@@ -160,6 +160,11 @@ impl Writer {
                 drop(reply.send(Err(CommitError::NotHeld)));
                 Ok(())
             }
+            Err(ApplyError::Sqlite(error)) if error.is_of_statement() => {
+                drop(reply.send(Err(CommitError::Failed(error.to_string()))));
+                // The other batches of the transaction are not the cause.
+                self.restart(group)
+            }
             Err(ApplyError::Sqlite(error)) => {
                 let reason = self.lost(&error);
                 drop(reply.send(Err(CommitError::Unavailable(reason.clone()))));
@@ -274,9 +279,14 @@ impl Writer {
             Err(reason) => (call(Err(reason)), false),
         };
         match failed {
+            Some(error) if error.is_of_statement() => {
+                tracing::warn!(%error, "the database rejects a statement");
+                // Its transaction may be open.
+                self.close();
+            }
             Some(error) => drop(self.lost(&error)),
             None if has_changed => self.changed(),
-            None => {}
+            None => self.probe(),
         }
     }
 
@@ -286,6 +296,24 @@ impl Writer {
             database.after_commit();
         }
         self.commits.send_modify(|count| *count += 1);
+        self.set_healthy();
+    }
+
+    /// Finds out whether an unavailable database can be written again, after a call that wrote nothing. On a host that
+    /// receives no messages nothing else would find out.
+    fn probe(&mut self) {
+        const SQL: &str = "INSERT INTO _lantern_host (key, value) VALUES ('probed_at', ?1)
+            ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+        if *self.health.borrow() == Health::Healthy {
+            return;
+        }
+        let Some(database) = self.database.as_ref() else {
+            return;
+        };
+        match database.connection.execute(SQL, [Timestamp::now().0.to_string()]) {
+            Ok(_) => self.changed(),
+            Err(error) => drop(self.lost(&error)),
+        }
     }
 
     /// The open database. Opens it if necessary.

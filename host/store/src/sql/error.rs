@@ -67,6 +67,8 @@ pub(crate) enum Kind {
     Corrupt,
     /// No space is left.
     Full,
+    /// The engine rejects the text of the statement, for example because a table does not exist.
+    Statement,
     /// Any other.
     Other,
 }
@@ -108,8 +110,14 @@ impl Error {
             Self::Sqlite(error) => kind_of_sqlite(error),
             Self::Postgres(error) => error.code().map_or(Kind::Other, kind_of_state),
             Self::Interrupted => Kind::Interrupted,
-            _ => Kind::Other,
+            Self::Decode { .. } | Self::Encode(_) | Self::NoRows | Self::Unsupported(_) => Kind::Statement,
+            Self::Aborted | Self::CheckpointMoved | Self::Newer { .. } => Kind::Other,
         }
+    }
+
+    /// Whether the statement or its values are the cause, so that the database is available for other statements.
+    pub(crate) fn is_of_statement(&self) -> bool {
+        matches!(self.kind(), Kind::Statement | Kind::Refused | Kind::OutOfRange)
     }
 }
 
@@ -161,10 +169,14 @@ fn kind_of_sqlite(error: &rusqlite::Error) -> Kind {
         ) => Kind::Refused,
         Some(ErrorCode::DatabaseCorrupt) => Kind::Corrupt,
         Some(ErrorCode::DiskFull) => Kind::Full,
+        Some(ErrorCode::ApiMisuse) | None => Kind::Statement,
+        // The lowest byte is the code without its extension.
+        _ if extended_code.is_some_and(|code| code & 0xff == rusqlite::ffi::SQLITE_ERROR) => Kind::Statement,
         _ => Kind::Other,
     }
 }
 
+/// The class 42 (syntax, unknown names) and 0A (unsupported) are those of a statement's text, except for a missing privilege.
 /// The classes 22 (data), 23 (constraints) and 54 (limits, such as the size of an index entry) depend on the written data.
 fn kind_of_state(state: &SqlState) -> Kind {
     let code = state.code();
@@ -181,6 +193,8 @@ fn kind_of_state(state: &SqlState) -> Kind {
         }
         _ if *state == SqlState::DISK_FULL => Kind::Full,
         Some("22" | "23" | "54") => Kind::Refused,
+        _ if *state == SqlState::INSUFFICIENT_PRIVILEGE => Kind::Other,
+        Some("42" | "0A") => Kind::Statement,
         Some("XX") => Kind::Corrupt,
         _ => Kind::Other,
     }
