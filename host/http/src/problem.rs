@@ -273,7 +273,10 @@ impl From<ReadError> for Problem {
 impl From<CommitError> for Problem {
     fn from(error: CommitError) -> Self {
         tracing::warn!(%error, "failed to store a change");
-        Self::busy("the database is not writable at the moment; see /readyz")
+        match error {
+            CommitError::Failed(_) => Self::internal(),
+            _ => Self::busy("the database is not writable at the moment; see /readyz"),
+        }
     }
 }
 
@@ -321,7 +324,17 @@ impl From<LifecycleError> for Problem {
                 let title = "The tables of the plugin are incompatible with the database";
                 unprocessable("tables-refused", title, reasons.join("; ")).problems(&reasons)
             }
+            LifecycleError::NotPermitted(reason) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "broker-permission",
+                "The broker does not permit a request of the host",
+                reason,
+            ),
             LifecycleError::Unavailable(reason) => Self::busy(reason),
+            LifecycleError::Failed(reason) => {
+                tracing::error!(reason, "an operation failed");
+                Self::internal()
+            }
         };
         match hint {
             Some(hint) => problem.hint(hint),

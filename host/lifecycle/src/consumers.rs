@@ -239,8 +239,9 @@ impl Inner {
     ) -> Result<ConsumerTakenOver, LifecycleError> {
         let owner = &self.parts.config.projections.owner;
         let result = self.parts.broker.take_over(stream, &consumer, owner).await;
-        let (outcome, before) = match result.map_err(|error| match &error {
+        let (outcome, before) = match result.map_err(|error| match error {
             OpenError::Taken { .. } => LifecycleError::Conflict(format!("{error}; stop that host first")),
+            OpenError::Broker(error) => error.into(),
             _ => LifecycleError::Unavailable(error.to_string()),
         })? {
             TakeOver::Absent => (TakeOverOutcome::Absent, None),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use lantern_broker::BrokerError;
 use lantern_plugin::{Digest, LoadError};
 use lantern_store::reader::ReadError;
 use lantern_store::{AdoptError, CommitError, StoreRefusal, list_refusals};
@@ -63,9 +64,15 @@ pub enum LifecycleError {
     /// Its tables are incompatible, or belong to another plugin.
     #[error("the database rejects its tables: {}", list_refusals(.0))]
     Tables(Vec<StoreRefusal>),
+    /// The broker does not permit a request to the host's user.
+    #[error("{0}")]
+    NotPermitted(String),
     /// The database or a file cannot be written; a retry may succeed.
     #[error("temporarily unavailable: {0}")]
     Unavailable(String),
+    /// The database rejects a statement of the host; a retry does not help.
+    #[error("{0}")]
+    Failed(String),
 }
 
 impl LifecycleError {
@@ -103,6 +110,11 @@ impl LifecycleError {
                  rebuild: lantern rebuild PLUGIN@DIGEST"
                     .to_owned(),
             ),
+            Self::NotPermitted(_) => Some(
+                "permit the subject to the host's user; docs/operations.md, Permissions, lists the subjects that each \
+                 command needs"
+                    .to_owned(),
+            ),
             Self::NoPlugin(_) => Some("lantern plugin list shows the installed plugins".to_owned()),
             Self::NoVersion { plugin, .. } => Some(format!(
                 "lantern plugin show {plugin} lists its versions; give a version number, or at least eight digits of \
@@ -115,7 +127,19 @@ impl LifecycleError {
 
 impl From<CommitError> for LifecycleError {
     fn from(error: CommitError) -> Self {
-        Self::Unavailable(error.to_string())
+        match error {
+            CommitError::Failed(_) => Self::Failed(error.to_string()),
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<BrokerError> for LifecycleError {
+    fn from(error: BrokerError) -> Self {
+        match error {
+            BrokerError::Forbidden { .. } => Self::NotPermitted(error.to_string()),
+            _ => Self::Unavailable(error.to_string()),
+        }
     }
 }
 
@@ -190,5 +214,21 @@ pub enum StartError {
 impl From<ReadError> for StartError {
     fn from(error: ReadError) -> Self {
         Self::Database(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_without_permission_is_not_temporary() {
+        let forbidden = BrokerError::Forbidden {
+            what: "$JS.API.CONSUMER.CREATE.S".to_owned(),
+        };
+        let error = LifecycleError::from(forbidden);
+        assert!(matches!(error, LifecycleError::NotPermitted(_)), "{error:?}");
+        assert!(error.to_string().contains("$JS.API.CONSUMER.CREATE.S"));
+        assert!(error.hint().unwrap().contains("Permissions"));
     }
 }

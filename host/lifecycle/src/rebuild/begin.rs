@@ -146,23 +146,17 @@ impl Inner {
         stream: &str,
         from: (Option<u64>, Option<i64>),
     ) -> Result<(ReplayRange, Option<String>), LifecycleError> {
-        let unavailable = |error: &dyn std::fmt::Display| LifecycleError::Unavailable(error.to_string());
         let Some(attached) = self.parts.store.sources().attach(plugin, source).await? else {
             return Err(LifecycleError::Conflict(format!(
                 "plugin {plugin} never read source {source}; activate the version instead"
             )));
         };
         let broker = &self.parts.broker;
-        let compared = compare_history(broker, stream, &attached)
-            .await
-            .map_err(|error| unavailable(&error))?;
+        let compared = compare_history(broker, stream, &attached).await?;
         let facts = require_same_history(compared, stream)?;
         let asked = match from {
             (Some(sequence), _) => sequence.saturating_sub(1),
-            (None, Some(time)) => broker
-                .sequence_until(stream, time - 1)
-                .await
-                .map_err(|error| unavailable(&error))?,
+            (None, Some(time)) => broker.sequence_until(stream, time - 1).await?,
             (None, None) => 0,
         };
         let begins_after = self
@@ -237,12 +231,8 @@ impl Inner {
         let Some((stream, subjects)) = stream_of(version, &scope.source) else {
             return Ok((0, 0));
         };
-        let unavailable = |error: &dyn std::fmt::Display| LifecycleError::Unavailable(error.to_string());
         let broker = &self.parts.broker;
-        let facts = broker
-            .stream_facts(stream)
-            .await
-            .map_err(|error| unavailable(&error))?;
+        let facts = broker.stream_facts(stream).await?;
         // Work queues and interest streams delete acknowledged messages.
         if facts.is_none_or(|facts| facts.retention != Retention::Limits) {
             return Ok((0, 0));
@@ -252,7 +242,7 @@ impl Inner {
             let counted = broker
                 .messages_between(stream, &segment.subjects, segment.after, segment.through)
                 .await;
-            let (least, most) = counted.map_err(|error| unavailable(&error))?;
+            let (least, most) = counted?;
             available = (available.0 + least, available.1 + most);
         }
         // An erased message need not be read again.

@@ -143,9 +143,7 @@ impl Inner {
         let Some(known) = attached.filter(|attached| attached.origin == history.origin) else {
             return Ok(Some(format!("stream {stream} was recreated since")));
         };
-        let compared = compare_history(&self.parts.broker, stream, &known)
-            .await
-            .map_err(|error| LifecycleError::Unavailable(error.to_string()))?;
+        let compared = compare_history(&self.parts.broker, stream, &known).await?;
         match compared {
             HistoryComparison::Same(_) => {}
             HistoryComparison::Other(reason) => return Ok(Some(other_history(stream, &reason))),
