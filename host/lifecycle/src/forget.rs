@@ -5,6 +5,7 @@
 //! of messages is one transaction that also records what has to be deleted from the streams; the streams come last. A
 //! repeated erasure continues where the last one ended.
 
+mod deletion;
 mod report;
 mod streams;
 
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use deletion::remedy;
 use futures_util::StreamExt as _;
 pub use report::ForgetRequest;
 
@@ -19,9 +21,7 @@ use super::{Actor, Inner, Lifecycle, LifecycleError};
 use lantern_broker::{BrokerError, StreamFacts};
 use lantern_model::results::forget::{ForgetReport, ForgottenStream, ForgottenTable};
 use lantern_store::OriginId;
-use lantern_store::forget::{
-    Erased, Erasure, ForgetError, ForgetSurvey, FoundMessage, OutstandingMessage, StoredMessage,
-};
+use lantern_store::forget::{Erased, Erasure, ForgetError, ForgetSurvey, FoundMessage, StoredMessage};
 
 /// Messages of one transaction: few enough that a commit behind it does not notice.
 const BATCH_MESSAGES: usize = 64;
@@ -30,6 +30,9 @@ const REQUESTS: usize = 16;
 /// Attempts to empty the write-ahead log, and the pause between them: a read of the API ends within its deadline.
 const LOG_ATTEMPTS: u32 = 40;
 const LOG_PAUSE: Duration = Duration::from_millis(250);
+
+/// Names that a note lists.
+const NAMES_LISTED: usize = 50;
 
 /// Largest database file that is rewritten by default: it takes seconds, and nothing is stored meanwhile.
 const VACUUM_BYTES: u64 = 1 << 30;
@@ -151,15 +154,16 @@ impl ErasureTask<'_> {
                      of stay in their stream until they are projected again, which then finds them by the value",
                     found.table
                 ));
-            } else if found.has_repeats && found.rows > 0 {
+            } else if found.repeats > 0 && found.rows > 0 {
                 report.notes.push(format!(
-                    "some messages of plugin {} repeat rows that were already stored, and no row names them: repeated \
-                     messages of erased rows stay in their stream. `lantern rebuild {0}` finds them by the value, and \
-                     then `lantern forget --outstanding` deletes them",
-                    found.plugin
+                    "messages of plugin {} contain {} rows that were already stored, and no row names these messages: \
+                     those that repeat erased rows stay in their stream. `lantern rebuild {0}` finds them by the value, \
+                     and then `lantern forget --outstanding` deletes them",
+                    found.plugin, found.repeats
                 ));
             }
         }
+        report.notes.extend(not_searched(survey));
         self.count_rows(&survey.rows);
     }
 
@@ -193,8 +197,7 @@ impl ErasureTask<'_> {
     async fn facts(&mut self, stream: &str) -> Result<Option<&StreamFacts>, LifecycleError> {
         if !self.facts.contains_key(stream) {
             let broker = &self.inner.parts.broker;
-            let facts = broker.stream_facts(stream).await;
-            let facts = facts.map_err(|error| LifecycleError::Unavailable(error.to_string()))?;
+            let facts = broker.stream_facts(stream).await?;
             self.facts.insert(stream.to_owned(), facts);
         }
         Ok(self.facts.get(stream).and_then(Option::as_ref))
@@ -210,8 +213,7 @@ impl ErasureTask<'_> {
         for at in 0..self.report.streams.len() {
             let name = self.report.streams[at].stream.clone();
             let broker = &self.inner.parts.broker;
-            let obstacle = broker.delete_obstacle(&name).await;
-            let obstacle = obstacle.map_err(|error| LifecycleError::Unavailable(error.to_string()))?;
+            let obstacle = broker.delete_obstacle(&name).await?;
             if let Some(reason) = obstacle {
                 let stream = &mut self.report.streams[at];
                 stream.messages_left = std::mem::take(&mut stream.messages_deleted);
@@ -328,79 +330,6 @@ impl ErasureTask<'_> {
         }
     }
 
-    /// Deletes erased messages from their streams, also those that earlier erasures have left.
-    async fn delete_outstanding(&mut self) -> Result<(), LifecycleError> {
-        let store = Arc::clone(&self.inner.parts.store);
-        let limit = u32::try_from(BATCH_MESSAGES).unwrap_or(u32::MAX);
-        let mut after = None;
-        loop {
-            let batch = store.outstanding_messages(after.take(), limit).await?;
-            let Some(last) = batch.last() else {
-                break;
-            };
-            after = Some((last.stream.clone(), last.sequence));
-            let mut done = Vec::new();
-            for message in batch {
-                if self.stream(&message.stream).reason.is_some() {
-                    self.stream(&message.stream).messages_left += 1;
-                } else if self.delete(&message).await? {
-                    done.push(message);
-                }
-            }
-            store.note_deleted(done).await?;
-        }
-        let names: Vec<String> = self
-            .report
-            .streams
-            .iter()
-            .map(|stream| stream.stream.clone())
-            .collect();
-        for name in names {
-            self.note_copies(&name).await?;
-        }
-        Ok(())
-    }
-
-    /// Deletes one message. Returns whether the stream no longer holds it.
-    async fn delete(&mut self, message: &OutstandingMessage) -> Result<bool, LifecycleError> {
-        let (name, sequence) = (message.stream.as_str(), message.sequence);
-        let inner = Arc::clone(self.inner);
-        let created_ns = self.facts(name).await?.map_or(0, |facts| facts.created_ns);
-        let found = stored(&inner.parts.broker, name.to_owned(), created_ns, sequence).await;
-        let found = found.map_err(|error| unavailable(&error))?;
-        // Another history of the stream has another message there.
-        let Some(found) = found.filter(|found| found.published_ns == message.published_ns) else {
-            self.stream(name).messages_gone += 1;
-            return Ok(true);
-        };
-        if !self.erased.contains(&(name.to_owned(), sequence)) {
-            let erasure = Erasure {
-                origin: None,
-                sequence,
-                stored: Some(found),
-            };
-            let Erased {
-                rows, dead_letters, ..
-            } = inner.parts.store.erase(vec![erasure]).await?;
-            self.count_rows(&rows);
-            self.report.dead_letters += dead_letters;
-        }
-        match inner.parts.broker.delete_message(name, sequence).await {
-            Ok(true) => self.stream(name).messages_deleted += 1,
-            Ok(false) => self.stream(name).messages_gone += 1,
-            Err(error @ (BrokerError::Forbidden { .. } | BrokerError::JetStream { .. })) => {
-                let reason = error.to_string();
-                let stream = self.stream(name);
-                stream.messages_left += 1;
-                stream.remedy = Some(remedy(name, &reason));
-                stream.reason = Some(reason);
-                return Ok(false);
-            }
-            Err(error) => return Err(unavailable(&error)),
-        }
-        Ok(true)
-    }
-
     /// Removes what else may hold the content: replaced tables, and the write-ahead log.
     async fn clean_up(&mut self, survey: &ForgetSurvey, vacuum: Option<bool>) -> Result<(), LifecycleError> {
         let store = &self.inner.parts.store;
@@ -445,6 +374,34 @@ impl ErasureTask<'_> {
 const NOT_VACUUMED: &str = "the database file was not rewritten: traces of the content can be left in unused parts of it; \
     `lantern forget --outstanding --vacuum` rewrites it, and nothing is stored meanwhile";
 
+/// What the query does not search.
+fn not_searched(survey: &ForgetSurvey) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !survey.tables_not_searched.is_empty() {
+        notes.push(format!(
+            "not searched, because they lack the column: {}. Their rows are removed only if they come from the same \
+             messages",
+            enumerate(&survey.tables_not_searched)
+        ));
+    }
+    if !survey.documents_not_searched.is_empty() {
+        notes.push(format!(
+            "not searched for the value within documents: {}. Erase such rows by another column",
+            enumerate(&survey.documents_not_searched)
+        ));
+    }
+    notes
+}
+
+/// Names for a note, of which a database can have thousands.
+fn enumerate(names: &[String]) -> String {
+    let listed = names.get(..NAMES_LISTED).unwrap_or(names).join(", ");
+    match names.len().saturating_sub(NAMES_LISTED) {
+        0 => listed,
+        more => format!("{listed} and {more} more"),
+    }
+}
+
 fn wants_vacuum(database: Option<&std::path::Path>, asked: Option<bool>) -> bool {
     // One whose size is not known counts as large.
     let is_small =
@@ -467,17 +424,21 @@ async fn stored(
     }))
 }
 
-/// What an operator does about messages that cannot be deleted.
-fn remedy(stream: &str, reason: &str) -> String {
-    if reason.contains("permit ") {
-        return format!(
-            "permit the host's user to publish to $JS.API.STREAM.MSG.DELETE.{stream}, then run `lantern forget \
-             --outstanding`; or delete each with `nats stream rmm {stream} SEQUENCE` as another user"
-        );
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_notes_name_what_is_not_searched() {
+        let names = |count: usize| (0..count).map(|number| format!("t{number}")).collect::<Vec<_>>();
+        let survey = ForgetSurvey {
+            tables_not_searched: names(2),
+            documents_not_searched: names(NAMES_LISTED + 3),
+            ..ForgetSurvey::default()
+        };
+        let notes = not_searched(&survey);
+        assert!(notes[0].contains("lack the column: t0, t1."), "{notes:?}");
+        assert!(notes[1].contains(", t49 and 3 more."), "{notes:?}");
+        assert!(not_searched(&ForgetSurvey::default()).is_empty());
     }
-    format!(
-        "deny_delete and sealed cannot be unset: remove the messages with `nats stream purge {stream}` where purging is \
-         allowed, let them expire (`nats stream edit {stream} --max-age`), or move the rest to another stream; until then \
-         the host does not project them again"
-    )
 }

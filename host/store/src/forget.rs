@@ -102,6 +102,10 @@ impl From<CommitError> for ForgetError {
 pub struct ForgetSurvey {
     /// The tables with the column.
     pub matches: Vec<TableMatch>,
+    /// Tables of the query without the column.
+    pub tables_not_searched: Vec<String>,
+    /// JSON columns of the tables of the query: their documents can hold the value in a member.
+    pub documents_not_searched: Vec<String>,
     /// Rows that go, by table: all rows of the messages that match, also in tables without the column.
     pub rows: BTreeMap<String, u64>,
     /// Dead letters that mention the value.

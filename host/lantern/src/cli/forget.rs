@@ -59,7 +59,8 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
             true => {}
             false => print(&render(&planned))?,
         }
-        if args.dry_run || (!args.outstanding && planned.messages == 0) {
+        let deletes = planned.streams.iter().any(|stream| stream.messages_deleted > 0);
+        if args.dry_run || (planned.messages == 0 && !deletes) {
             return Ok(());
         }
         confirm(client.url())?;

@@ -225,3 +225,36 @@ fn messages_that_cannot_be_deleted_are_reported_with_a_remedy() {
     let (code, report) = check(&scene.data());
     assert_eq!(code, 0, "{report}");
 }
+
+#[test]
+fn the_report_counts_repeats_and_names_what_is_not_searched() {
+    let site = Site::new(&["obs-events", "audit-log"]);
+    let host = site.running("obs");
+    site.publish(&obs(1, 3));
+    site.publish(&obs(2, 2));
+    host.wait("checkpoint", LIMIT, |host| host.projection("obs")["checkpoint"] == 5);
+    let text = succeeds(site.dir(), &["forget", "pc_id=pc-1", "--dry-run"]);
+    for part in [
+        "would erase 3 messages",
+        "messages of plugin obs-events contain 2 rows that were already stored",
+        "not searched, because they lack the column: audit_log.",
+        "not searched for the value within documents: ",
+        "obs_events.payload",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // As the report says: a rebuild finds the repeated messages, and then they are deleted.
+    let held = || {
+        run(async {
+            let context = site.server.jetstream().await;
+            let mut stream = context.get_stream("OBS_EVENTS").await.unwrap();
+            stream.info().await.unwrap().state.messages
+        })
+    };
+    succeeds(site.dir(), &["forget", "pc_id=pc-1", "--yes"]);
+    assert_eq!(held(), 2);
+    succeeds(site.dir(), &["rebuild", "obs-events"]);
+    succeeds(site.dir(), &["forget", "--outstanding", "--yes"]);
+    assert_eq!(held(), 0);
+    site.end(host);
+}

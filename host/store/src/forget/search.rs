@@ -31,8 +31,8 @@ pub struct TableMatch {
     pub rows: u64,
     /// Whether writes merge several messages into one row: only the last one is known by its row.
     pub merges: bool,
-    /// Whether messages of the plugin repeated rows that were already stored: they are not known by a row.
-    pub has_repeats: bool,
+    /// The number of rows of the plugin's messages that were already stored: no row names these messages.
+    pub repeats: u64,
 }
 
 /// A column that is searched, with the value as it is stored there.
@@ -45,22 +45,73 @@ pub(super) struct Target {
     pub(super) value: Value,
 }
 
-/// The columns that a query is about.
-pub(super) fn targets(connection: &Connection, query: &ForgetQuery) -> Result<Vec<Target>, ForgetError> {
+/// A table that a query may search.
+struct Candidate {
+    table: String,
+    plugin: String,
+    merges: bool,
+    description: TableDescription,
+}
+
+/// The tables of the plugin and of the names in a query.
+fn candidates(connection: &Connection, query: &ForgetQuery) -> Result<Vec<Candidate>, ForgetError> {
     let mut statement = connection.prepare(
         "SELECT t.name, t.plugin, t.updates, t.description FROM _lantern_table t
          JOIN sqlite_schema s ON s.type = 'table' AND s.name = t.name ORDER BY t.name",
     )?;
     let mut rows = statement.query([])?;
-    let (mut targets, mut types, mut searched) = (Vec::new(), BTreeSet::new(), Vec::new());
+    let mut candidates = Vec::new();
     while let Some(row) = rows.next()? {
         let (table, plugin): (String, String) = (row.get(0)?, row.get(1)?);
         let is_named = query.tables.is_empty() || query.tables.contains(&table);
         if !is_named || query.plugin.as_ref().is_some_and(|wanted| *wanted != plugin) {
             continue;
         }
-        let description: TableDescription = serde_json::from_str(&row.get::<_, String>(3)?)
-            .map_err(|error| ForgetError::Unavailable(error.to_string()))?;
+        candidates.push(Candidate {
+            table,
+            plugin,
+            merges: row.get(2)?,
+            description: serde_json::from_str(&row.get::<_, String>(3)?)
+                .map_err(|error| ForgetError::Unavailable(error.to_string()))?,
+        });
+    }
+    Ok(candidates)
+}
+
+/// Adds to the survey what the query does not search: tables without the column, and documents, which can hold the value
+/// in a member.
+fn list_unsearched(candidates: &[Candidate], query: &ForgetQuery, survey: &mut ForgetSurvey) {
+    for Candidate {
+        table, description, ..
+    } in candidates
+    {
+        let columns = &description.columns;
+        if columns.iter().all(|column| column.name != query.column) {
+            survey.tables_not_searched.push(table.clone());
+        }
+        let documents = columns
+            .iter()
+            .filter(|column| column.column_type == ColumnType::Json);
+        survey
+            .documents_not_searched
+            .extend(documents.map(|column| format!("{table}.{}", column.name)));
+    }
+}
+
+/// The columns that a query is about.
+pub(super) fn targets(connection: &Connection, query: &ForgetQuery) -> Result<Vec<Target>, ForgetError> {
+    targets_of(candidates(connection, query)?, query)
+}
+
+fn targets_of(candidates: Vec<Candidate>, query: &ForgetQuery) -> Result<Vec<Target>, ForgetError> {
+    let (mut targets, mut types, mut searched) = (Vec::new(), BTreeSet::new(), Vec::new());
+    for Candidate {
+        table,
+        plugin,
+        merges,
+        description,
+    } in candidates
+    {
         let names: Vec<&str> = description
             .columns
             .iter()
@@ -72,7 +123,6 @@ pub(super) fn targets(connection: &Connection, query: &ForgetQuery) -> Result<Ve
             continue;
         };
         types.insert(column.column_type.as_str());
-        let merges = row.get(2)?;
         if let Ok(value) = Value::parse(column.column_type, &query.value) {
             targets.push(Target {
                 plugin,
@@ -104,20 +154,22 @@ pub(super) fn targets(connection: &Connection, query: &ForgetQuery) -> Result<Ve
     Ok(targets)
 }
 
-/// Whether rows of a plugin's messages changed nothing, because equal rows were already stored.
-fn has_repeats(connection: &Connection, plugin: &str) -> Result<bool, crate::sql::Error> {
+/// The number of rows of a plugin's messages that changed nothing, because equal rows were already stored.
+fn repeats(connection: &Connection, plugin: &str) -> Result<u64, crate::sql::Error> {
     connection
         .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM _lantern_ledger l JOIN _lantern_origin o ON o.id = l.origin
-             WHERE o.plugin = ?1 AND l.rows > l.changed)",
+            "SELECT CAST(coalesce(sum(l.rows - l.changed), 0) AS BIGINT) FROM _lantern_ledger l
+             JOIN _lantern_origin o ON o.id = l.origin WHERE o.plugin = ?1",
         )?
-        .query_row([plugin], |row| row.get(0))
+        .query_row([plugin], |row| row.get(0).map(from_sql))
 }
 
 /// What an erasure would remove.
 pub(super) fn survey(connection: &Connection, query: &ForgetQuery) -> Result<ForgetSurvey, ForgetError> {
-    let targets = targets(connection, query)?;
+    let candidates = candidates(connection, query)?;
     let mut survey = ForgetSurvey::default();
+    list_unsearched(&candidates, query, &mut survey);
+    let targets = targets_of(candidates, query)?;
     let mut messages = BTreeSet::new();
     for target in &targets {
         let rows = matching(connection, target, &mut messages)?;
@@ -126,7 +178,7 @@ pub(super) fn survey(connection: &Connection, query: &ForgetQuery) -> Result<For
             table: target.table.clone(),
             rows,
             merges: target.merges,
-            has_repeats: has_repeats(connection, &target.plugin)?,
+            repeats: repeats(connection, &target.plugin)?,
         });
     }
     if query.dead_letters {

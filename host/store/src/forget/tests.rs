@@ -72,6 +72,8 @@ async fn rows_go_with_their_message_and_the_ledger_counts_it_as_dead() {
     let survey = scene.store.survey_forget(query("ann")).await.unwrap();
     assert_eq!(survey.messages.len(), 1);
     assert_eq!((survey.rows["orders"], survey.rows["notes"]), (1, 1));
+    assert_eq!(survey.tables_not_searched, ["notes"]);
+    assert_eq!(survey.documents_not_searched, Vec::<String>::new());
     let found = &survey.messages[0];
     let erasure = Erasure {
         origin: Some(found.origin),
@@ -242,4 +244,20 @@ async fn a_value_that_fits_no_table_is_rejected_and_not_displayed() {
         let error = scene.store.survey_forget(query).await.unwrap_err().to_string();
         assert_eq!(error, words);
     }
+}
+
+#[tokio::test]
+async fn the_survey_lists_documents_that_it_does_not_search() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut manifest = crate::testing::orders();
+    manifest.tables[1].columns[0].column_type = lantern_model::schema::ColumnType::Json;
+    let scene = Scene::of(dir.path(), manifest).await;
+    let mut query = query("ann");
+    let survey = scene.store.survey_forget(query.clone()).await.unwrap();
+    assert_eq!(survey.documents_not_searched, ["notes.n"]);
+    // What the operator excludes is not listed.
+    query.tables = vec!["orders".into()];
+    let survey = scene.store.survey_forget(query).await.unwrap();
+    assert_eq!(survey.documents_not_searched, Vec::<String>::new());
+    assert_eq!(survey.tables_not_searched, Vec::<String>::new());
 }
