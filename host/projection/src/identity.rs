@@ -149,8 +149,15 @@ fn without_evidence(attached: &Attached, history: &History, ends_before_checkpoi
     if checkpoint.sequence > 0 && history.begins_at > checkpoint.sequence {
         return history.recreated("it began after the last sequence that was read");
     }
+    // Sequences and times grow together: no message after the checkpoint can be older than the message at the checkpoint.
+    let begins_after_checkpoint = history.first_sequence > checkpoint.sequence;
+    if begins_after_checkpoint && (1..checkpoint.published_ns).contains(&history.first_time_ns) {
+        return history.recreated(
+            "its oldest message is older than the last message that was read, and has a later sequence",
+        );
+    }
     // Nothing was read, so the histories cannot differ; or everything that was read was trimmed since.
-    if checkpoint.sequence == 0 || (!ends_before_checkpoint && history.first_sequence > checkpoint.sequence) {
+    if checkpoint.sequence == 0 || (!ends_before_checkpoint && begins_after_checkpoint) {
         return Resume::Continue { changed: true };
     }
     let nothing_read = checkpoint.published_ns == 0 && attached.epoch == 1;
@@ -160,8 +167,7 @@ fn without_evidence(attached: &Attached, history: &History, ends_before_checkpoi
     if !is_named(attached, history) && !history.is_mirror {
         return history.recreated("the source now reads another stream");
     }
-    // Sequences and times grow together: no message up to the checkpoint can be newer than the message at the
-    // checkpoint.
+    // For the same reason no message up to the checkpoint can be newer.
     if history.first_time_ns > checkpoint.published_ns && checkpoint.published_ns > 0 {
         return history.recreated("its oldest message is newer than the last message that was read");
     }

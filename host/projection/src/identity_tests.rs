@@ -252,6 +252,23 @@ fn a_recreated_stream_may_begin_after_the_checkpoint() {
 }
 
 #[test]
+fn a_stream_with_older_messages_after_the_checkpoint_was_recreated() {
+    // A broker that does not report with which sequence a stream began.
+    let begins_late = |first_time_ns| History {
+        first_time_ns,
+        ..history(MOVED, (80, 90), &[])
+    };
+    check("older", &known(), &begins_late(599), &Expected::Begin);
+    check("newer", &known(), &begins_late(600), &Expected::Recognise);
+    // Equal creation times: the clock of the broker was set back.
+    let same = History {
+        created_ns: SAME,
+        ..begins_late(599)
+    };
+    check("the same stream", &known(), &same, &Expected::Continue);
+}
+
+#[test]
 fn another_stream_is_recognised_by_an_anchor_and_begins_a_new_epoch_without_one() {
     let named = |history: History, is_mirror| History {
         stream: "M".to_owned(),
