@@ -47,6 +47,7 @@ pub struct EphemeralRead {
     careful: u32,
     line: Option<Line>,
     consumer: Option<EphemeralConsumer>,
+    lost_connections: u64,
 }
 
 /// A consumer that the broker deletes after inactivity.
@@ -78,7 +79,7 @@ impl EphemeralConsumer {
             };
             let Some(message) = arrived else {
                 return if deliveries.is_empty() {
-                    Pull::Lost
+                    Pull::Disconnected
                 } else {
                     Pull::Messages(deliveries)
                 };
@@ -117,7 +118,9 @@ enum Pull {
     Messages(Vec<Delivery>),
     /// The next message exceeds the requested bytes.
     TooLarge,
-    /// The consumer or the connection is no longer reliable.
+    /// The connection was lost before a message arrived.
+    Disconnected,
+    /// The consumer is no longer reliable.
     Lost,
 }
 
@@ -143,6 +146,7 @@ impl Broker {
             careful: 0,
             line: None,
             consumer: None,
+            lost_connections: 0,
         }))
     }
 
@@ -301,7 +305,8 @@ impl EphemeralRead {
                     return Ok(deliveries);
                 }
                 Pull::TooLarge => (asked, bytes) = (1, None),
-                Pull::Lost => {
+                lost @ (Pull::Disconnected | Pull::Lost) => {
+                    self.lost_connections += u64::from(matches!(lost, Pull::Disconnected));
                     tracing::debug!(
                         stream = self.stream,
                         next = self.next,
@@ -313,6 +318,11 @@ impl EphemeralRead {
                 }
             }
         }
+    }
+
+    /// How often the read noticed that its connection was lost, instead of waiting for an answer that cannot arrive.
+    pub fn lost_connections(&self) -> u64 {
+        self.lost_connections
     }
 
     /// Ends the read and deletes its consumer.
@@ -340,7 +350,7 @@ impl EphemeralRead {
         wait: Duration,
     ) -> Result<Pull, BrokerError> {
         let line = match self.line.take() {
-            Some(line) if line.is_lost() => return Ok(Pull::Lost),
+            Some(line) if line.is_lost() => return Ok(Pull::Disconnected),
             Some(line) => line,
             None => Line::dial(&self.broker.inner.main).await?,
         };
