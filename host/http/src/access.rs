@@ -345,7 +345,10 @@ impl Access {
             Some(Ok(principal)) => Ok(Some(principal)),
             Some(Err(Expired)) => Err(Problem::unauthorized("the token has expired")),
             None => Err(match self.0.wrong_tokens.note() {
-                Ok(_) => Problem::unauthorized("the token is unknown"),
+                Ok(_) => Problem::unauthorized("the token is unknown").hint(
+                    "use a valid token; if the one in DATA_DIR/operator.token was revoked, delete that file and restart \
+                     the host, which creates another one",
+                ),
                 Err(wait) => Problem::too_many("too many requests with an invalid token", wait),
             }),
         }
