@@ -202,4 +202,18 @@ mod tests {
         // The time of retention is unchanged when the clock is set.
         assert_eq!(clock.advance(START, begin + hours(1)), Some(START));
     }
+
+    #[tokio::test]
+    async fn the_clock_continues_at_the_stored_time_and_not_at_that_of_the_host() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = lantern_store::StoreConfig::new(dir.path());
+        let store = Store::open(config).await.unwrap();
+        let stored = Timestamp(Timestamp::now().0 - 60 * DAY);
+        store.maintenance().set_retention_time(stored).await.unwrap();
+        let mut clock = None;
+        let at = advance(&store, &mut clock).await.unwrap();
+        assert!(stored <= at && at.0 < stored.0 + DAY, "{at:?}");
+        assert!(clock.unwrap().is_behind, "it was reported");
+        store.close().await;
+    }
 }

@@ -232,7 +232,9 @@ fn the_report_counts_repeats_and_names_what_is_not_searched() {
     let host = site.running("obs");
     site.publish(&obs(1, 3));
     site.publish(&obs(2, 2));
-    host.wait("checkpoint", LIMIT, |host| host.projection("obs")["checkpoint"] == 5);
+    host.wait("checkpoint", LIMIT, |host| {
+        host.projection("obs")["checkpoint"] == 5
+    });
     let text = succeeds(site.dir(), &["forget", "pc_id=pc-1", "--dry-run"]);
     for part in [
         "would erase 3 messages",

@@ -222,7 +222,7 @@ async fn a_token_and_its_entry_are_kept_together_or_not_at_all() {
     );
     let refused = store.create_token(token("other", 3), mark()).await;
     assert!(
-        matches!(&refused, Err(CommitError::Unavailable(why)) if why.contains("disk full")),
+        matches!(&refused, Err(CommitError::Failed(why)) if why.contains("disk full")),
         "{refused:?}"
     );
     let name = TokenName::parse("ci").unwrap();
