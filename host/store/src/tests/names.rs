@@ -4,7 +4,7 @@ use super::*;
 use lantern_model::schema::{PluginName, TableName};
 
 /// A plugin `other-NUMBER` with one table of this name.
-fn other(number: usize, table: &str) -> Manifest {
+pub(super) fn other(number: usize, table: &str) -> Manifest {
     let mut manifest = orders();
     manifest.name = PluginName::parse(&format!("other-{number}")).unwrap();
     manifest.tables.truncate(1);
