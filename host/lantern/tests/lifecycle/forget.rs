@@ -255,7 +255,7 @@ async fn older_messages_do_not_restore_an_erased_merged_row() {
     const WHO: &str = "machine-of-ann";
     let mut scene = Scene::with_executions().await;
     let common = |n: u32| {
-        let who = if n % 2 == 0 { WHO } else { "other" };
+        let who = if n.is_multiple_of(2) { WHO } else { "other" };
         format!(
             r#""result_id":"r{n:03}","request_id":"q{n}","exec_id":"e","pc_id":"{who}","started_at":"2026-05-01T10:00:00Z","manifest_id":"m""#
         )
