@@ -111,7 +111,7 @@ impl Error {
             Self::Postgres(error) => error.code().map_or(Kind::Other, kind_of_state),
             Self::Interrupted => Kind::Interrupted,
             Self::Decode { .. } | Self::Encode(_) | Self::NoRows | Self::Unsupported(_) => Kind::Statement,
-            Self::Aborted | Self::CheckpointMoved | Self::Newer { .. } => Kind::Other,
+            Self::Aborted | Self::CheckpointMoved | Self::Newer { .. } | Self::Tls(_) => Kind::Other,
         }
     }
 
