@@ -418,3 +418,20 @@ BEGIN
     ON CONFLICT DO NOTHING;
     RETURN NULL;
 END $$;
+
+-- The triggers of plugin tables.
+CREATE VIEW lantern_trigger AS
+SELECT t.tgname::TEXT COLLATE "C" AS name, c.relname::TEXT COLLATE "C" AS table_name
+FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'lantern' AND NOT t.tgisinternal;
+
+-- Records the changed rows of a table during the comparison of a rebuild: the arguments are the table of the record, the number
+-- of the watched table, and the binary logarithm of the rows of a chunk. One row for each changed chunk is enough.
+CREATE FUNCTION lantern_record_changes() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format(
+        'INSERT INTO lantern.%I (watched, changed) SELECT DISTINCT $1, (_rowid_ >> $2) << $2 FROM changed_rows', TG_ARGV[0])
+    USING TG_ARGV[1]::BIGINT, TG_ARGV[2]::INT;
+    RETURN NULL;
+END $$;

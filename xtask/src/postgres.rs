@@ -1,4 +1,4 @@
-//! A PostgreSQL server for tests, with a new data directory; also for those of `host/lantern/tests`. The programs come from the system's
+//! A PostgreSQL server for tests and benchmarks, with a new data directory; also for those of `host/lantern/tests`. The programs come from the system's
 //! packages: from PATH, or from the directory in which Debian keeps them.
 
 use std::{
@@ -70,22 +70,45 @@ fn command(programs: &Path, program: &str) -> Command {
     command
 }
 
+/// Whether a server waits for the disk, as it does by default.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// It waits.
+    Waits,
+    /// It does not, because its files are deleted after the tests.
+    IsIgnored,
+}
+
+/// A new directory that belongs to the user of the server.
+fn new_directory() -> Result<PathBuf> {
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    let number = STARTED.fetch_add(1, Ordering::Relaxed);
+    let dir = std::env::temp_dir().join(format!("lantern-postgres-{}-{number}", std::process::id()));
+    std::fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    if rustix::process::geteuid().is_root() {
+        let owned = Command::new("chown").arg("postgres").arg(&dir).status()?;
+        if !owned.success() {
+            bail!("there is no user postgres who could run the server");
+        }
+    }
+    Ok(dir)
+}
+
 impl Server {
     /// Starts a server.
     ///
     /// # Errors
     /// A program fails, or the server does not answer in time.
     pub fn start(programs: &Path) -> Result<Self> {
-        static STARTED: AtomicU32 = AtomicU32::new(0);
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("lantern-postgres-{}-{number}", std::process::id()));
-        std::fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        if rustix::process::geteuid().is_root() {
-            let owned = Command::new("chown").arg("postgres").arg(&dir).status()?;
-            if !owned.success() {
-                bail!("there is no user postgres who could run the server");
-            }
-        }
+        Self::start_with(programs, Disk::IsIgnored)
+    }
+
+    /// As [`Server::start`], with a choice whether it waits for the disk.
+    ///
+    /// # Errors
+    /// As for [`Server::start`].
+    pub fn start_with(programs: &Path, disk: Disk) -> Result<Self> {
+        let dir = new_directory()?;
         let data = dir.join("data");
         let made = command(programs, "initdb")
             .args([
@@ -113,8 +136,14 @@ impl Server {
                 "listen_addresses=127.0.0.1",
                 "-c",
                 "unix_socket_directories=",
+            ])
+            .args([
                 "-c",
-                "fsync=off",
+                if disk == Disk::Waits {
+                    "fsync=on"
+                } else {
+                    "fsync=off"
+                },
             ])
             .args(["-c", "log_min_messages=fatal", "-p", &port.to_string()])
             .current_dir(&dir)

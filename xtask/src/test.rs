@@ -79,13 +79,10 @@ const STAGES: [(&str, Run); 16] = [
         session
             .variables
             .push(("LANTERN_TEST_POSTGRES", server.address().into()));
-        let of_store = "--lib -- tests::engine tests::portions tests::questions tests::tls";
-        let passed = session
-            .cargo_test(of_store)
-            .and_then(require_tests)
-            .and_then(|_| session.cargo_test("--test host -- engines::"));
+        let variables = session.variables.len();
+        let passed = server_tests(session);
         // The server ends with this stage.
-        session.variables.pop();
+        session.variables.truncate(variables - 1);
         require_tests(passed?)
     }),
     ("integration", |session| {
@@ -298,6 +295,29 @@ impl Session {
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
+}
+
+/// Tests of the store that also run with the tables of their scenes at the server.
+const SERVER_SCENES: &str =
+    "tests::effects tests::sources tests::checks rebuild::tests rewrite::tests forget::tests";
+/// Those of them that need a file.
+const FILE_SCENES: [&str; 5] = [
+    "a_damaged_database_is_rejected_at_start",
+    "check_rejects_a_database_of_another_version_and_names_it",
+    "a_rejected_row_does_not_affect_other_batches_of_its_transaction",
+    "a_comparison_ends_when_the_writer_reopens_the_database",
+    "an_erased_value_is_rejected_in_older_messages_and_accepted_in_newer_ones",
+];
+
+/// Runs the tests that need a server.
+fn server_tests(session: &mut Session) -> Result<u64> {
+    let mut passed =
+        session.cargo_test("--lib -- tests::engine tests::portions tests::questions tests::tls")?;
+    passed += session.cargo_test("--test host -- engines::")?;
+    session.variables.push(("LANTERN_TEST_SCENES", "postgres".into()));
+    let skipped: String = FILE_SCENES.iter().map(|name| format!(" --skip {name}")).collect();
+    passed += session.cargo_test(&format!("--lib -- {SERVER_SCENES}{skipped}"))?;
+    Ok(passed)
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ mod described;
 mod evolving;
 #[path = "support/nats.rs"]
 mod nats;
+#[path = "support/postgres.rs"]
+mod postgres;
 #[path = "support/query.rs"]
 mod query;
 #[path = "support/scripted.rs"]
@@ -92,6 +94,8 @@ struct Scene {
     server: NatsServer,
     dir: tempfile::TempDir,
     plugin_dir: tempfile::TempDir,
+    /// The address of the database, if it is at a server.
+    database: Option<String>,
     /// The signature policy at the next [`Scene::open`].
     signatures: Policy,
     running: Option<Running>,
@@ -125,6 +129,7 @@ impl Scene {
             server,
             dir: tempfile::tempdir().unwrap(),
             plugin_dir: tempfile::tempdir().unwrap(),
+            database: postgres::new_database().await,
             signatures: Policy::default(),
             running: None,
         };
@@ -133,11 +138,11 @@ impl Scene {
     }
 
     async fn open(&mut self) {
-        let store = Arc::new(
-            Store::open(lantern_store::StoreConfig::new(self.dir.path()))
-                .await
-                .unwrap(),
-        );
+        let config = lantern_store::StoreConfig {
+            server: self.database.as_ref().map(|address| address.parse().unwrap()),
+            ..lantern_store::StoreConfig::new(self.dir.path())
+        };
+        let store = Arc::new(Store::open(config).await.unwrap());
         let owner = store.fact("instance", || "test".to_owned()).await.unwrap();
         let broker = Broker::connect(lantern_broker::BrokerConfig::remote(self.server.url()))
             .await
@@ -381,13 +386,18 @@ impl Scene {
     }
 
     fn query(&self, sql: &str) -> Vec<String> {
-        query(self.dir.path(), sql)
+        match &self.database {
+            Some(address) => postgres::query(address, sql),
+            None => query(self.dir.path(), sql),
+        }
     }
 
     #[track_caller]
     fn sound(&self) {
-        let report =
-            lantern_store::check::check(&self.dir.path().join(lantern_store::DATABASE_FILE)).unwrap();
+        let report = match &self.database {
+            Some(address) => postgres::check(address),
+            None => lantern_store::check::check(&self.dir.path().join(lantern_store::DATABASE_FILE)).unwrap(),
+        };
         assert!(report.problems.is_empty(), "{:?}", report.problems);
     }
 }

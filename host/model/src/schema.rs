@@ -219,6 +219,13 @@ pub struct UpdateRule {
     pub guard: Guard,
 }
 
+impl UpdateRule {
+    /// Whether a column of the stored row can change.
+    pub fn changes(&self) -> bool {
+        self.merges.iter().any(|(_, merge)| *merge != Merge::Keep)
+    }
+}
+
 /// What happens to a row whose key is already stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OnConflict {

@@ -447,9 +447,9 @@ fn last_hole(after: u64, deliveries: &[Delivery]) -> Option<(u64, u64)> {
     hole
 }
 
-/// The position of the session belongs to the former database.
+/// The position of the session belongs to the former database, or to one that a server may have lost.
 pub(super) fn database_replaced() -> Halt {
-    Halt::Reopen("the database file was replaced".to_owned())
+    Halt::Reopen("the database file was replaced, or the session with its server ended".to_owned())
 }
 
 pub(super) fn halt_for_broker(error: BrokerError) -> Halt {

@@ -15,7 +15,7 @@ use super::leases::Held;
 use super::values::{from_sql, to_sql};
 use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Timestamp};
 use ledger::{write_gap, write_ledger};
-use row_writer::RowWriter;
+use writes::Writes;
 
 /// Messages whose rows the database rejected, with the reason.
 pub(super) type Refused = Vec<(u64, String)>;
@@ -54,7 +54,7 @@ pub(super) enum Isolation {
     /// All rows in sequence. When the database rejects one, the transaction has to restart: a savepoint around each
     /// batch would copy every page that it changes, and cost a tenth of the writer's time for a rare event.
     None,
-    /// With a savepoint around each message, which finds the messages at fault: they become dead letters.
+    /// With savepoints that find the messages at fault: they become dead letters.
     PerMessage,
 }
 
@@ -145,15 +145,14 @@ fn write_in_order(
     origin: OriginId,
     entries: &[Entry],
 ) -> Result<Vec<RowEffects>, crate::sql::Error> {
-    let mut writes = RowWriter::prepare(connection, plugin)?;
+    let mut writes = Writes::prepare(connection, plugin)?;
     for entry in entries {
         writes.write_entry(origin, entry)?;
     }
     writes.finish()
 }
 
-/// Writes rows with a savepoint around each message. When the database rejects a row, the outcome of its message
-/// becomes a rejection.
+/// Writes rows so that a row which the database rejects makes only its message a rejection.
 ///
 /// Returns the effects of each write, and the messages that were rejected.
 pub(super) fn write_isolated(
@@ -162,13 +161,10 @@ pub(super) fn write_isolated(
     origin: OriginId,
     entries: &mut [Entry],
 ) -> Result<(Vec<RowEffects>, Refused), crate::sql::Error> {
-    let mut writes = RowWriter::prepare(connection, plugin)?;
-    let mut refused = Vec::new();
-    for entry in entries {
-        let reason = writes.write_isolated(connection, origin, entry)?;
-        refused.extend(reason.map(|reason| (entry.delivery.sequence, reason)));
+    match connection {
+        Connection::Sqlite(_) => row_writer::write_isolated(connection, plugin, origin, entries),
+        Connection::Postgres(session) => server::write_isolated(session, plugin, origin, entries),
     }
-    Ok((writes.finish()?, refused))
 }
 
 /// Writes the rows of one message, for a dead letter that is retried. When the database rejects a row, the outcome
@@ -179,9 +175,8 @@ pub(super) fn write_alone(
     origin: OriginId,
     entry: &mut Entry,
 ) -> Result<RowEffects, crate::sql::Error> {
-    let mut writes = RowWriter::prepare(connection, plugin)?;
-    writes.write_isolated(connection, origin, entry)?;
-    Ok(total(&writes.finish()?))
+    let (effects, _) = write_isolated(connection, plugin, origin, std::slice::from_mut(entry))?;
+    Ok(total(&effects))
 }
 
 /// The sum of the effects of all writes.

@@ -9,7 +9,8 @@ mod tables;
 
 use std::path::Path;
 
-use crate::sql::Connection;
+use crate::location::Server;
+use crate::sql::{Connection, Engine};
 
 use super::AuditHash;
 use super::commit::Counts;
@@ -165,26 +166,52 @@ pub fn check_with(path: &Path, audit_head: Option<AuditHash>) -> Result<Report, 
     if !path.is_file() {
         return Err(CheckError::Missing(path.display().to_string()));
     }
-    let connection = open(path)?;
+    check_connection(&open(path)?, audit_head)
+}
+
+/// As [`check_with`], for a database of a PostgreSQL server. Blocks, and needs a runtime that is entered on another thread
+/// than those of the runtime.
+///
+/// # Errors
+/// As for [`check`].
+pub fn check_server(server: &Server, audit_head: Option<AuditHash>) -> Result<Report, CheckError> {
+    check_connection(&Connection::Postgres(server.open_reader(None)?), audit_head)
+}
+
+fn check_connection(connection: &Connection, audit_head: Option<AuditHash>) -> Result<Report, CheckError> {
     let mut report = Report::default();
     // One snapshot for all reads, so that a running host cannot make them inconsistent.
-    connection.execute_batch("BEGIN")?;
-    schema::check_version(&connection)?;
-    for problem in strings(&connection, "PRAGMA integrity_check(20)")? {
+    connection.begin_snapshot()?;
+    schema::check_version(connection)?;
+    match connection.engine() {
+        Engine::Sqlite => {
+            check_file(connection, &mut report)?;
+            check_references(connection, &mut report)?;
+        }
+        // The server rejects changes that would break a reference.
+        Engine::Postgres => report
+            .unverified
+            .push("the files of the server: `pg_amcheck` verifies them".to_owned()),
+    }
+    ledger::check_sources(connection, &mut report)?;
+    tables::check_tables(connection, &mut report)?;
+    epochs::check(connection, &mut report)?;
+    schema::check_host(connection, &mut report)?;
+    schema::check_indexes(connection, &mut report)?;
+    audit::check(connection, audit_head, &mut report)?;
+    note_erased(connection, &mut report)?;
+    note_unverified(&mut report);
+    Ok(report)
+}
+
+/// Checks the pages of a database file.
+fn check_file(connection: &Connection, report: &mut Report) -> Result<(), crate::sql::Error> {
+    for problem in strings(connection, "PRAGMA integrity_check(20)")? {
         if problem != "ok" {
             report.problem(format!("the file is damaged: {problem}"), RESTORE);
         }
     }
-    check_references(&connection, &mut report)?;
-    ledger::check_sources(&connection, &mut report)?;
-    tables::check_tables(&connection, &mut report)?;
-    epochs::check(&connection, &mut report)?;
-    schema::check_host(&connection, &mut report)?;
-    schema::check_indexes(&connection, &mut report)?;
-    audit::check(&connection, audit_head, &mut report)?;
-    note_erased(&connection, &mut report)?;
-    note_unverified(&mut report);
-    Ok(report)
+    Ok(())
 }
 
 /// Checks that rows of the host's tables refer to existing rows.

@@ -56,12 +56,12 @@ pub(super) fn compare(path: &Path, open: Identity) -> Result<(), String> {
     }
 }
 
-/// Reports that the writer has opened another file than before. Positions in the former database are invalid
-/// and must be read again.
+/// Reports that the writer has opened another file than before, or another session after the server ended one: a server that was
+/// killed may have lost the last commits. Positions that were read before may be wrong.
 pub struct Replacements(watch::Receiver<u64>);
 
 impl Replacements {
-    /// Waits until the writer has opened another file since this value was created or last waited.
+    /// Waits until that has happened since this value was created or last waited.
     pub async fn next(&mut self) {
         if self.0.changed().await.is_err() {
             // The store is closed.

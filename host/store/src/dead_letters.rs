@@ -357,8 +357,8 @@ fn account(
 ) -> Result<(), crate::sql::Error> {
     connection
         .prepare_cached(
-            "UPDATE _lantern_ledger SET dead = dead - 1, projected = projected + (?3 > 0),
-                 skipped = skipped + (?3 = 0), rows = rows + ?3, changed = changed + ?4 + ?5,
+            "UPDATE _lantern_ledger SET dead = dead - 1, projected = projected + CASE WHEN ?3 > 0 THEN 1 ELSE 0 END,
+                 skipped = skipped + CASE WHEN ?3 = 0 THEN 1 ELSE 0 END, rows = rows + ?3, changed = changed + ?4 + ?5,
                  inserted = inserted + ?4, updated = updated + ?5
              WHERE origin = ?1 AND first_sequence <= ?2 AND last_sequence >= ?2",
         )?

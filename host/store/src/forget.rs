@@ -189,9 +189,6 @@ pub struct OutstandingMessage {
     pub published_ns: i64,
 }
 
-/// The name of the function in errors.
-const ERASURE: &str = "the erasure of a value";
-
 impl Store {
     /// What an erasure would remove. Changes nothing.
     ///
@@ -199,10 +196,7 @@ impl Store {
     /// See [`ForgetError`].
     pub async fn survey_forget(&self, query: ForgetQuery) -> Result<ForgetSurvey, ForgetError> {
         self.reader()
-            .long_snapshot(move |connection| {
-                connection.require_sqlite(ERASURE)?;
-                search::survey(connection, &query)
-            })
+            .long_snapshot(move |connection| search::survey(connection, &query))
             .await
     }
 
@@ -222,11 +216,8 @@ impl Store {
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`]; nothing has changed then.
     pub async fn erase(&self, messages: Vec<Erasure>) -> Result<Erased, CommitError> {
-        self.call(move |connection| {
-            connection.require_sqlite(ERASURE)?;
-            erase::erase(connection, &messages, Timestamp::now())
-        })
-        .await
+        self.call(move |connection| erase::erase(connection, &messages, Timestamp::now()))
+            .await
     }
 
     /// Erased messages that still have to be deleted from their streams, behind the one at `after`, in order.
@@ -262,7 +253,9 @@ impl Store {
     }
 
     /// Moves the write-ahead log into the database and empties it. With `vacuum`, rewrites the database file before, because
-    /// SQLite leaves copies of moved rows in the unused parts of pages, whatever is overwritten later. Returns whether the log is empty: a reader with an old snapshot can prevent it for a while.
+    /// SQLite leaves copies of moved rows in the unused parts of pages, whatever is overwritten later. In PostgreSQL, removes
+    /// the former versions of changed rows, with `vacuum` by a copy of each table; its log and its backups are not changed.
+    /// Returns whether this is complete: a reader can prevent it for a while.
     ///
     /// # Errors
     /// As for [`Store::erase`].

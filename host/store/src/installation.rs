@@ -472,10 +472,6 @@ fn drop_table(transaction: &Transaction<'_>, table: &str) -> Result<(), crate::s
 
 /// The tables that rebuilds of this table have filled or replaced.
 fn tables_of_rebuilds(transaction: &Transaction<'_>, table: &str) -> Result<Vec<String>, crate::sql::Error> {
-    // There are no rebuilds in PostgreSQL yet.
-    if transaction.sqlite().is_none() {
-        return Ok(Vec::new());
-    }
     transaction
         .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND instr(name, ?1 || '#') = 1")?
         .query_map([table], |row| row.get(0))?

@@ -31,6 +31,7 @@ mod maintenance;
 mod migrations;
 mod page_size;
 mod preparation;
+mod probe;
 mod provenance;
 mod queue;
 mod read_error;
@@ -295,9 +296,8 @@ impl Store {
         let (replacements, counted_replacements) = watch::channel(0);
         reserve::keep(&config);
         scratch::sweep(&config.dir);
-        let reader = Reader::for_host(&location);
+        let (reader, held) = (Reader::for_host(&location), leases::Held::default());
         let readers = Arc::new(Mutex::new(vec![reader.clone()]));
-        let held = leases::Held::default();
         let writer = Writer {
             held: held.clone(),
             location: location.clone(),
@@ -311,6 +311,7 @@ impl Store {
             readers: Arc::clone(&readers),
             database: None,
             identity_lost: false,
+            server: writer::ServerState::default(),
             live_at: None,
             live_due: None,
         };
@@ -347,7 +348,9 @@ impl Store {
         self.flush().await.map_err(|error| OpenError::Server {
             server: server.to_string(),
             reason: error.to_string(),
-        })
+        })?;
+        probe::start(self.requests.downgrade());
+        Ok(())
     }
 
     /// The host's own reader. The API has another one, with shorter limits.

@@ -271,7 +271,7 @@ fn reachable(scopes: &[ReplayRange]) -> String {
             to_sql(scope.after)
         )
     });
-    each.chain(std::iter::once("0".to_owned()))
+    each.chain(std::iter::once("FALSE".to_owned()))
         .collect::<Vec<_>>()
         .join(" OR ")
 }
@@ -316,11 +316,6 @@ fn begin(
                 owner,
             }));
         }
-    }
-    if transaction.engine() == Engine::Postgres {
-        return Err(CatalogError::refused(
-            "a rebuild is not available with PostgreSQL yet".to_owned(),
-        ));
     }
     let version = version_id(&transaction, adoption)?;
     let id = next_id(&transaction)?;
@@ -425,8 +420,14 @@ fn sweep_some(connection: &mut Connection) -> Result<bool, crate::sql::Error> {
     let Some(name) = left else { return Ok(false) };
     // Nothing reads the table any more, so neither its segments nor its full-text index need to match its rows.
     search::retire(&transaction, &name)?;
-    let began = Instant::now();
-    while remove_some(&transaction, &name)? && began.elapsed() < REMOVAL_TIME {}
+    match transaction.engine() {
+        Engine::Sqlite => {
+            let began = Instant::now();
+            while remove_some(&transaction, &name)? && began.elapsed() < REMOVAL_TIME {}
+        }
+        // It removes the files of the table, however many rows they have.
+        Engine::Postgres => transaction.execute_batch(&format!("DROP TABLE {}", quote_text(&name)))?,
+    }
     transaction.commit()?;
     Ok(true)
 }

@@ -424,9 +424,11 @@ fn account(
     transaction
         .prepare_cached(
             "UPDATE _lantern_ledger SET
-                 projected = projected - (?3 > 0 OR skipped = 0) + ?4,
-                 skipped = skipped - (?3 = 0 AND skipped > 0) + ?5,
-                 dead = dead + ?6, rows = max(rows - max(?3, skipped = 0 AND rows > changed), 0) + ?7, changed = max(changed - ?3, 0) + ?8,
+                 projected = projected - CASE WHEN ?3 > 0 OR skipped = 0 THEN 1 ELSE 0 END + ?4,
+                 skipped = skipped - CASE WHEN ?3 = 0 AND skipped > 0 THEN 1 ELSE 0 END + ?5,
+                 dead = dead + ?6,
+                 rows = max(rows - max(?3, CASE WHEN skipped = 0 AND rows > changed THEN 1 ELSE 0 END), 0) + ?7,
+                 changed = max(changed - ?3, 0) + ?8,
                  inserted = max(inserted - ?3, 0) + ?9, updated = updated + ?10
              WHERE origin = ?1 AND first_sequence <= ?2 AND last_sequence >= ?2",
         )?

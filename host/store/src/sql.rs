@@ -158,6 +158,14 @@ impl Connection {
         })
     }
 
+    /// Whether the session with a server has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(session) => session.client().is_closed(),
+        }
+    }
+
     /// Whether the connection cannot or should not be used again.
     pub(crate) fn is_over(&self) -> bool {
         match self {
@@ -180,6 +188,15 @@ impl Connection {
             Self::Sqlite(_) => Synchronous::Full.pragma(),
             Self::Postgres(_) => "SET synchronous_commit = on",
         })
+    }
+
+    /// Lets the open transaction wait only briefly for locks of readers. A change of a table waits until no reader has it
+    /// open, and later readers wait for the change. In SQLite nothing waits for readers.
+    pub(crate) fn wait_briefly_for_locks(&self) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(_) => self.execute_batch("SET LOCAL lock_timeout = '500ms'"),
+        }
     }
 
     /// Begins a transaction in which all statements see the same state of the database.

@@ -45,6 +45,11 @@ pub(super) fn quote_text(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
 
+/// A text as an SQL literal, for statements that take no parameters.
+pub(super) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 /// One step that creates or changes a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -62,9 +67,9 @@ pub(super) fn create_table(table: &Table, engine: Engine) -> Vec<Step> {
     steps
 }
 
-/// The statements that create a table without segments and its indexes in an empty database of SQLite, for a benchmark.
-pub fn statements_of_new_table(table: &Table) -> Vec<String> {
-    let steps = create_table(table, Engine::Sqlite).into_iter();
+/// The statements that create a table without segments and its indexes in an empty database, for a benchmark.
+pub fn statements_of_new_table(table: &Table, engine: Engine) -> Vec<String> {
+    let steps = create_table(table, engine).into_iter();
     steps
         .map(|step| match step {
             Step::Sql(text) => text,
@@ -174,7 +179,38 @@ pub fn insert(manifest: &Manifest, write: &Write, engine: Engine) -> String {
     )
 }
 
-pub(super) fn conflict_clauses(table: &Table, write: &Write, engine: Engine) -> String {
+/// The statement that inserts the rows of a write at the places `?1` to `?2` of another table of a PostgreSQL server, in
+/// this order. `table` is the name of the write's table in the database, which differs from the declared one in a rebuild. If
+/// the write updates stored rows, the statement returns how many rows it changed, and how many of them are new.
+pub(super) fn insert_from(manifest: &Manifest, write: &Write, table: &str, source: &str) -> String {
+    let declared = manifest.table_of(write);
+    let written = write
+        .columns
+        .iter()
+        .map(|&column| declared.columns[column].name.as_str());
+    let columns: Vec<String> = ORIGIN_COLUMNS
+        .iter()
+        .copied()
+        .chain(written)
+        .map(quote_text)
+        .collect();
+    let columns = columns.join(", ");
+    let insert = format!(
+        "INSERT INTO {table} AS {} ({columns}) SELECT {columns} FROM {source} WHERE place >= ?1 AND place < ?2 \
+         ORDER BY place{}",
+        quote(&declared.name),
+        conflict_clauses(declared, write, Engine::Postgres)
+    );
+    match &write.on_conflict {
+        OnConflict::Update(rule) if rule.changes() => format!(
+            "WITH written AS ({insert} RETURNING (xmax = 0) AS is_new) \
+             SELECT count(*), count(*) FILTER (WHERE is_new) FROM written"
+        ),
+        _ => insert,
+    }
+}
+
+fn conflict_clauses(table: &Table, write: &Write, engine: Engine) -> String {
     match &write.on_conflict {
         OnConflict::Fail => String::new(),
         // Names each key separately, because a collision on the origin must never be ignored.

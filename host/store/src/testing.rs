@@ -12,7 +12,7 @@ use rusqlite::types::ValueRef;
 use super::commit::{OriginId, VersionId};
 use super::location::{Location, Server};
 use super::sql::Connection;
-use super::{Adopted, Adoption, Attached, Commit, Entry, Mark, NewEpoch, Store, StoreConfig};
+use super::{Adopted, Adoption, Attached, Commit, Entry, Mark, NewEpoch, Store, StoreConfig, check};
 use lantern_model::batch::{Delivery, Outcome, Row, Timestamp, Value};
 use lantern_model::schema::{
     ColumnType, DeclaredRole, Manifest, Merge, Origin, RawColumn, RawGuard, RawManifest, RawOnConflict,
@@ -181,7 +181,7 @@ impl Scene {
 
     /// With another declaration of the plugin.
     pub(super) async fn of(dir: &std::path::Path, manifest: Manifest) -> Self {
-        Self::at(dir, manifest, None).await
+        Self::at(dir, manifest, server_of(dir).await).await
     }
 
     /// With the tables at a server.
@@ -235,15 +235,19 @@ impl Scene {
     }
 
     pub(super) fn query(&self, sql: &str) -> String {
-        // A session of a server needs a thread outside the runtime of the test.
-        std::thread::scope(|scope| {
-            let read = scope.spawn(|| {
-                let runtime = tokio::runtime::Runtime::new().unwrap();
-                let _entered = runtime.enter();
-                text_of(&self.connect(), sql)
-            });
-            read.join().unwrap()
-        })
+        outside_runtime(|| text_of(&self.connect(), sql))
+    }
+
+    /// Changes the database as an operator could.
+    pub(super) async fn change(&self, sql: &str) {
+        let sql = sql.to_owned();
+        let changed = self.store.call(move |connection| connection.execute_batch(&sql));
+        changed.await.unwrap();
+    }
+
+    /// The report of a check of the database.
+    pub(super) fn checked(&self) -> check::Report {
+        checked(&self.store)
     }
 
     /// Another connection to the database.
@@ -252,6 +256,34 @@ impl Scene {
             Location::Sqlite(path) => Connection::open(path).unwrap(),
             Location::Postgres(server) => Connection::Postgres(server.open_reader(None).unwrap()),
         }
+    }
+}
+
+/// Runs a function that uses a session of a server: on a thread outside the runtime of the test.
+fn outside_runtime<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let _entered = runtime.enter();
+            run()
+        });
+        thread.join().unwrap()
+    })
+}
+
+/// The report of a check of the database of a store.
+pub(super) fn checked(store: &Store) -> check::Report {
+    match store.location() {
+        Location::Sqlite(path) => check::check(path).expect("checked"),
+        Location::Postgres(server) => outside_runtime(|| check::check_server(server, None)).expect("checked"),
+    }
+}
+
+/// The settings of a store in this directory; its tables are where [`server_of`] decides.
+pub(super) async fn config_of(dir: &std::path::Path) -> StoreConfig {
+    StoreConfig {
+        server: server_of(dir).await,
+        ..StoreConfig::new(dir)
     }
 }
 
@@ -278,14 +310,39 @@ fn text_of(connection: &Connection, sql: &str) -> String {
 pub(super) async fn new_server_database() -> Option<Server> {
     let address = std::env::var("LANTERN_TEST_POSTGRES").ok()?;
     let name = format!("t_{}", uuid::Uuid::new_v4().simple());
-    let (client, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls)
+    Some(database_of_server(&address, &name).await)
+}
+
+/// Where the tables of a scene in a directory are: in a database of the server of `LANTERN_TEST_POSTGRES` that belongs to the
+/// directory, if `LANTERN_TEST_SCENES` is `postgres`; otherwise none, for a file.
+pub(super) async fn server_of(dir: &std::path::Path) -> Option<Server> {
+    if std::env::var("LANTERN_TEST_SCENES").as_deref() != Ok("postgres") {
+        return None;
+    }
+    let address = std::env::var("LANTERN_TEST_POSTGRES").expect("the address of a server");
+    let digest = sha2::Sha256::digest(dir.as_os_str().as_encoded_bytes());
+    let digest: String = digest[..12].iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(database_of_server(&address, &format!("s_{digest}")).await)
+}
+
+/// A database of a server, which is created if it does not exist.
+async fn database_of_server(address: &str, name: &str) -> Server {
+    let (client, connection) = tokio_postgres::connect(address, tokio_postgres::NoTls)
         .await
         .expect("the server of LANTERN_TEST_POSTGRES");
     tokio::spawn(connection);
-    let create = format!("CREATE DATABASE {name}");
-    client.batch_execute(&create).await.expect("a new database");
+    let exists = "SELECT 1 FROM pg_database WHERE datname = $1";
+    if client
+        .query_opt(exists, &[&name])
+        .await
+        .expect("databases")
+        .is_none()
+    {
+        let create = format!("CREATE DATABASE {name}");
+        client.batch_execute(&create).await.expect("a new database");
+    }
     let (server, _) = address.rsplit_once('/').expect("an address with a database");
-    Some(format!("{server}/{name}").parse().expect("an address"))
+    format!("{server}/{name}").parse().expect("an address")
 }
 
 /// Ends the writer's sessions with a database again and again until it is stopped. Returns how many it has ended.

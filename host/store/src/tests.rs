@@ -18,11 +18,12 @@ use std::time::Duration;
 use super::testing::{Scene, adoption, entry, first_epoch, note, order, orders};
 use super::*;
 use crate::check::check;
+use crate::testing::config_of;
 use lantern_model::batch::{Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
 use lantern_model::schema::{ColumnType, Manifest};
 
 fn sound(store: &Store) {
-    let report = check(store.path().unwrap()).expect("check");
+    let report = crate::testing::checked(store);
     assert_eq!(report.problems, []);
 }
 

@@ -57,10 +57,20 @@ pub(super) struct Writer {
     pub(super) readers: Arc<Mutex<Vec<Reader>>>,
     pub(super) database: Option<Database>,
     pub(super) identity_lost: bool,
+    pub(super) server: ServerState,
     /// When the last transaction of live batches ended.
     pub(super) live_at: Option<Instant>,
     /// When the next one begins at the earliest.
     pub(super) live_due: Option<Instant>,
+}
+
+/// What the writer knows of its PostgreSQL server while it has no session.
+#[derive(Debug, Default)]
+pub(super) struct ServerState {
+    /// Whether the last session has ended unexpectedly.
+    session_ended: bool,
+    /// Whether the server had no space for the last changes. A new session does not show whether it has space again.
+    disk_is_full: bool,
 }
 
 /// A batch in the open transaction, waiting for the commit.
@@ -263,6 +273,7 @@ impl Writer {
             return Err(reason);
         }
         database.after_commit();
+        self.server.disk_is_full = false;
         self.commits.send_modify(|count| *count += 1);
         self.set_healthy();
         Ok(())
@@ -324,6 +335,7 @@ impl Writer {
                 self.close();
                 self.set_unavailable(reason);
             } else if database.is_over() {
+                self.server.session_ended |= database.connection.has_ended();
                 self.close();
             }
         }
@@ -343,19 +355,19 @@ impl Writer {
     }
 
     /// Keeps an opened database. Reports a replaced file, and that it can be written again: a host that has nothing to
-    /// write would not find out.
+    /// write would not find out. A server that was killed may have lost its last commits, so sources compare their positions
+    /// then as well.
     fn opened(&mut self, database: Database) {
         self.open_file.send_replace(database.identity());
         let is_replaced = std::mem::take(&mut self.identity_lost);
-        if is_replaced {
+        if is_replaced || std::mem::take(&mut self.server.session_ended) {
             self.replacements.send_modify(|count| *count += 1);
         }
         let is_writable = match &database.connection {
             Connection::Sqlite(connection) => {
                 is_replaced && connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok()
             }
-            // Its migrations were a transaction.
-            Connection::Postgres(_) => true,
+            Connection::Postgres(_) => !self.server.disk_is_full,
         };
         if is_writable {
             self.set_healthy();
@@ -365,7 +377,12 @@ impl Writer {
 
     /// Closes the connection after an error, which rolls back an open transaction.
     fn lost(&mut self, error: &sql::Error) -> String {
-        let reason = error.to_string();
+        let reason = match &self.location {
+            Location::Sqlite(_) => error.to_string(),
+            Location::Postgres(server) => format!("PostgreSQL at {server}: {error}"),
+        };
+        self.server.session_ended |= error.has_ended_session();
+        self.server.disk_is_full |= error.kind() == sql::Kind::Full;
         self.close();
         self.set_unavailable(reason.clone());
         reason

@@ -28,6 +28,7 @@ mod native;
 mod nats;
 mod operator;
 mod pipeline;
+mod postgres;
 mod process;
 #[path = "../../tests/support/query.rs"]
 mod query;
@@ -97,6 +98,8 @@ struct Options {
 enum Figure {
     /// Throughput from stream to table, compared with raw inserts, a native decoder and the loop of the predecessors.
     Throughput,
+    /// Throughput and latency with the tables at a PostgreSQL server, compared with `COPY` and with inserts of JSON.
+    Postgres,
     /// Time from publish to visible row.
     Latency,
     /// Bytes written to the disk for each stored byte.
@@ -126,6 +129,9 @@ fn main() -> anyhow::Result<()> {
     let wanted = |figure| options.figures.is_empty() || options.figures.contains(&figure);
     if wanted(Figure::Throughput) {
         throughput(&options)?;
+    }
+    if wanted(Figure::Postgres) {
+        postgres::measure(&options)?;
     }
     if wanted(Figure::Latency) {
         for rate in &options.rate {
@@ -188,10 +194,13 @@ fn throughput(options: &Options) -> anyhow::Result<()> {
         let this = [
             best(&mut declared, raw::run_declared(&events)?),
             best(&mut raw, raw::run(&events)?),
-            best(&mut wasm, pipeline::run(&server, count, pipeline::Decoder::Wasm)?),
+            best(
+                &mut wasm,
+                pipeline::run(&server, count, pipeline::Decoder::Wasm, None)?,
+            ),
             best(
                 &mut native,
-                pipeline::run(&server, count, pipeline::Decoder::Native)?,
+                pipeline::run(&server, count, pipeline::Decoder::Native, None)?,
             ),
         ];
         let through_sqlx = raw::run_sqlx(&events)?;

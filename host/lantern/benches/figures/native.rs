@@ -74,16 +74,13 @@ pub fn plugin() -> anyhow::Result<Arc<Plugin>> {
 }
 
 /// Returns the schema and insert statements that the store creates for the plugin.
-pub fn statements() -> anyhow::Result<(Vec<String>, String)> {
+pub fn statements(engine: Engine) -> anyhow::Result<(Vec<String>, String)> {
     let plugin = plugin()?;
     let manifest = plugin.manifest();
     let schema = manifest
         .tables
         .iter()
-        .flat_map(statement::statements_of_new_table)
+        .flat_map(|table| statement::statements_of_new_table(table, engine))
         .collect();
-    Ok((
-        schema,
-        statement::insert(manifest, &manifest.writes[0], Engine::Sqlite),
-    ))
+    Ok((schema, statement::insert(manifest, &manifest.writes[0], engine)))
 }

@@ -10,7 +10,7 @@ use lantern_broker::{Broker, Link};
 use lantern_model::status::Registry;
 use lantern_plugin::{Limits, Plugin, Projector};
 use lantern_projection::{DesiredState, LoadedVersion, Placement, Projection, ProjectionConfig, Purpose};
-use lantern_store::Store;
+use lantern_store::{Server, Store, StoreConfig};
 use lantern_telemetry::Metrics;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -27,8 +27,14 @@ pub enum Decoder {
     Native,
 }
 
-/// Measures until the checkpoint reaches the last of `count` messages.
-pub fn run(server: &NatsServer, count: usize, decoder: Decoder) -> anyhow::Result<Run> {
+/// Measures until the checkpoint reaches the last of `count` messages. The tables are in a file, or in a database of a
+/// PostgreSQL server.
+pub fn run(
+    server: &NatsServer,
+    count: usize,
+    decoder: Decoder,
+    database: Option<Server>,
+) -> anyhow::Result<Run> {
     let plugin = plugin()?;
     let dir = tempfile::tempdir()?;
     runtime()?.block_on(async {
@@ -36,7 +42,11 @@ pub fn run(server: &NatsServer, count: usize, decoder: Decoder) -> anyhow::Resul
         let context = async_nats::jetstream::new(async_nats::connect(server.url()).await?);
         let stream = context.get_stream("OBS_EVENTS").await?;
         drop(stream.delete_consumer("lantern-obs-events-obs").await);
-        let store = Arc::new(Store::open(lantern_store::StoreConfig::new(dir.path())).await?);
+        let store = StoreConfig {
+            server: database,
+            ..StoreConfig::new(dir.path())
+        };
+        let store = Arc::new(Store::open(store).await?);
         let broker = Broker::connect(lantern_broker::BrokerConfig::remote(server.url())).await?;
         broker.link().wait_for(Link::is_connected).await?;
         let metrics = Metrics::new(Registry::default(), store.path());
@@ -74,7 +84,8 @@ pub fn run(server: &NatsServer, count: usize, decoder: Decoder) -> anyhow::Resul
         if let Ok(store) = Arc::try_unwrap(store) {
             store.close().await;
         }
-        let size = std::fs::metadata(dir.path().join(lantern_store::DATABASE_FILE))?.len();
+        let file = dir.path().join(lantern_store::DATABASE_FILE);
+        let size = std::fs::metadata(file).map_or(0, |file| file.len());
         Ok(Run {
             rate,
             cpu_per_row: cpu.writer,

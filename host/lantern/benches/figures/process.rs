@@ -53,15 +53,27 @@ pub fn measured<T>(
     let folder = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir()?;
     let host = Host::start(dir.path(), &server.url(), folder.path());
+    let count = rate * seconds;
+    let path = dir.path().join("lantern.db");
+    latencies_of(&server, &host, rate, count, meanwhile, move || {
+        watch(&path, 0, count)
+    })
+}
+
+/// As [`measured`], for a running host, with a function that returns when each row became visible.
+pub fn latencies_of<T>(
+    server: &NatsServer,
+    host: &Host,
+    rate: u64,
+    count: u64,
+    meanwhile: impl FnOnce(&Host) -> anyhow::Result<T>,
+    watch: impl FnOnce() -> anyhow::Result<Vec<Instant>> + Send + 'static,
+) -> anyhow::Result<Latencies> {
     host.wait("running", Duration::from_secs(30), |host| {
         host.projection("obs")["state"] == "running"
     });
-    let kept = meanwhile(&host)?;
-    let count = rate * seconds;
-    let seen = std::thread::spawn({
-        let path = dir.path().join("lantern.db");
-        move || watch(&path, 0, count)
-    });
+    let kept = meanwhile(host)?;
+    let seen = std::thread::spawn(watch);
     let sent = runtime()?.block_on(publish_evenly(&server.url(), rate, count))?;
     let seen = seen
         .join()

@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use lantern_store::Engine;
 use rusqlite::Connection;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -30,16 +31,18 @@ struct Wire<'a> {
     payload: &'a RawValue,
 }
 
-struct Row {
-    pc_id: String,
-    at: i64,
-    kind: String,
-    source: String,
-    event_record_id: Option<String>,
-    payload: String,
+/// An event as a row.
+pub struct Row {
+    pub pc_id: String,
+    pub at: i64,
+    pub kind: String,
+    pub source: String,
+    pub event_record_id: Option<String>,
+    pub payload: String,
 }
 
-fn decode(events: &Events) -> anyhow::Result<Vec<Row>> {
+/// Decodes the rows of the events.
+pub fn decode(events: &Events) -> anyhow::Result<Vec<Row>> {
     events
         .messages
         .iter()
@@ -75,7 +78,7 @@ pub struct Run {
 
 /// Writes the rows through prepared statements with the schema that the store creates.
 pub fn run(events: &Events) -> anyhow::Result<Run> {
-    let (schema, insert) = native::statements()?;
+    let (schema, insert) = native::statements(Engine::Sqlite)?;
     write(events, &schema, &insert, true)
 }
 
@@ -148,7 +151,7 @@ pub fn run_sqlx(events: &Events) -> anyhow::Result<f64> {
     let rows = decode(events)?;
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("sqlx.db");
-    let (schema, insert) = native::statements()?;
+    let (schema, insert) = native::statements(Engine::Sqlite)?;
     let (head, tail) = insert.split_once("VALUES").unwrap_or((&insert, ""));
     let tail = tail.split_once(')').map_or("", |(_, conflict)| conflict);
     runtime()?.block_on(async {

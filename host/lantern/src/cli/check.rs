@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::{Failure, block_on, make_files_private, print, print_json, table};
 use crate::app;
 use crate::config::{Flag, HostConfig, Sources, resolve};
-use lantern_store::AuditHash;
 use lantern_store::check::{AuditReport, Problem, TableReport, plural};
+use lantern_store::{AuditHash, Location};
 
 /// Arguments of `lantern check`.
 #[derive(Debug, Args)]
@@ -75,8 +75,8 @@ pub struct DeepCheck {
 /// Report on a database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
-    /// Path of the database.
-    pub database: PathBuf,
+    /// Path of the database, or address of the server without the password.
+    pub database: String,
     /// Every epoch of every source, ordered by plugin, source and epoch.
     pub sources: Vec<SourceCheck>,
     /// Every table of every plugin.
@@ -130,7 +130,7 @@ pub struct SourceCheck {
 impl CheckReport {
     /// Renders the report as text.
     pub fn render(&self) -> String {
-        let mut text = format!("{}\n\n", self.database.display());
+        let mut text = format!("{}\n\n", self.database);
         text.push_str(&self.render_sources());
         if !self.tables.is_empty() {
             // Writing to a String cannot fail.
@@ -239,7 +239,8 @@ impl SourceCheck {
 
 /// Prints the report; the exit code is 1 if there are problems, or if a deep check compared nothing.
 pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
-    let mut report = verify(&args.data_dir, args.audit_head)?;
+    let location = location(args)?;
+    let mut report = verify(&location, args.audit_head)?;
     if args.deep {
         let config = resolve(&args.sources()).1?;
         // The embedded broker of a stopped host starts for the check.
@@ -260,10 +261,27 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Verifies the database in `data_dir`, and that its audit contains the hash `audit_head`.
-fn verify(data_dir: &Path, audit_head: Option<AuditHash>) -> Result<CheckReport, Failure> {
-    let database = data_dir.join(lantern_store::DATABASE_FILE);
-    let report = lantern_store::check::check_with(&database, audit_head).map_err(Failure::new)?;
+/// Where the tables are, according to the configuration.
+fn location(args: &CheckArgs) -> Result<Location, Failure> {
+    let config = resolve(&args.sources()).1?;
+    Ok(match config.store.server {
+        Some(server) => Location::Postgres(server),
+        None => Location::Sqlite(args.data_dir.join(lantern_store::DATABASE_FILE)),
+    })
+}
+
+/// Verifies a database, and that its audit contains the hash `audit_head`.
+fn verify(location: &Location, audit_head: Option<AuditHash>) -> Result<CheckReport, Failure> {
+    let report = match location {
+        Location::Sqlite(path) => lantern_store::check::check_with(path, audit_head),
+        Location::Postgres(server) => {
+            let server = server.clone();
+            let check = move || lantern_store::check::check_server(&server, audit_head);
+            block_on(async { tokio::task::spawn_blocking(check).await })?.map_err(Failure::new)?
+        }
+    };
+    let report = report.map_err(Failure::new)?;
+    let database = location.to_string();
     let unverified_values = report.unverified_values();
     let sources = report
         .sources
@@ -343,7 +361,7 @@ mod tests {
             ..source.clone()
         };
         CheckReport {
-            database: "data/lantern.db".into(),
+            database: "data/lantern.db".to_owned(),
             sources: vec![core, source],
             tables: vec![TableReport {
                 plugin: "obs-events".into(),

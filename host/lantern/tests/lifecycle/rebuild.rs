@@ -66,12 +66,12 @@ impl Scene {
     pub(super) async fn wait_until_swept(&self) {
         self.wait("no table of a rebuild", |scene| {
             scene
-                .query("SELECT name FROM sqlite_schema WHERE type = 'table' AND instr(name, '#')")
+                .query("SELECT name FROM sqlite_schema WHERE type = 'table' AND instr(name, '#') > 0")
                 .is_empty()
         })
         .await;
         assert_eq!(
-            self.query("SELECT count(*) FROM _lantern_origin WHERE instr(plugin, '#')"),
+            self.query("SELECT count(*) FROM _lantern_origin WHERE instr(plugin, '#') > 0"),
             ["0"]
         );
         let context = self.server.jetstream().await;
@@ -132,7 +132,9 @@ async fn a_rebuild_under_load_serves_the_old_table_until_the_new_one_is_ready() 
         for round in 0..20 {
             let first = 10_001 + round * 250;
             scene.publish(first..first + 250).await;
-            assert!(scene.query("SELECT count(*) >= 10000 FROM evolved") == ["1"]);
+            assert!(
+                scene.query("SELECT CASE WHEN count(*) >= 10000 THEN 1 ELSE 0 END FROM evolved") == ["1"]
+            );
         }
     };
     let (done, ()) = tokio::join!(rebuilding, publishing);
@@ -158,9 +160,15 @@ async fn a_rebuild_changes_the_declaration_of_a_table() {
     };
     scene.rebuilt(request).await;
     assert_eq!(
-        scene.query("SELECT count(*), sum(note = n), min(typeof(note)) FROM evolved"),
-        ["100|100|integer"]
+        scene.query("SELECT count(*), count(CASE WHEN note = n THEN 1 END) FROM evolved"),
+        ["100|100"]
     );
+    if scene.database.is_none() {
+        assert_eq!(
+            scene.query("SELECT DISTINCT typeof(note) FROM evolved"),
+            ["integer"]
+        );
+    }
     scene.publish(101..=110).await;
     scene.wait_for_rows(110).await;
     let view = scene.show().await;

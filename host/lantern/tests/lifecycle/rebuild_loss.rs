@@ -63,7 +63,7 @@ impl Scene {
         }
         assert_eq!(state(self), before, "{request:?}: {refused}");
         assert_eq!(
-            self.query("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND instr(name, '#')"),
+            self.query("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND instr(name, '#') > 0"),
             ["0"]
         );
     }

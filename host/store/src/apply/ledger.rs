@@ -17,7 +17,7 @@ pub(super) fn write_gap(
     let extended = connection
         .prepare_cached(
             "UPDATE _lantern_gap SET last_sequence = ?3, recorded_at = ?6
-             WHERE origin = ?1 AND last_sequence = ?2 - 1 AND exact = ?4 AND reason = ?5",
+             WHERE origin = ?1 AND last_sequence = CAST(?2 AS BIGINT) - 1 AND exact = ?4 AND reason = ?5",
         )?
         .execute(params![
             origin.0,

@@ -1,89 +1,20 @@
-//! The rows of messages in PostgreSQL. Rows of a table with a single write that only inserts are copied in one stream per
-//! batch; the other rows have one statement each, in stream order, because their effects depend on the order.
+//! The rows of messages in PostgreSQL. Most rows of a batch are copied in one stream; the rows that cannot be copied with the
+//! result of the stream order have one statement each, and the host sends them without waiting for each answer.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use futures_util::SinkExt as _;
-use rusqlite::types::ValueRef;
-use sha2::{Digest as _, Sha256};
-use tokio_postgres::types::{IsNull, Type};
+mod copy;
+mod plan;
 
+use rusqlite::types::Value;
+
+use super::Refused;
+use super::row_writer::refusal;
 use crate::commit::{Adopted, Entry, OriginId, RowEffects};
-use crate::sql::postgres::{Session, Statement, encode};
-use crate::sql::{Engine, Error};
-use crate::statement::{self, ORIGIN_COLUMNS, quote_text};
-use crate::values::to_sql;
-use crate::values::{StorageClass, parameter, stored};
-use lantern_model::batch::{Outcome, Row};
-use lantern_model::schema::{Manifest, OnConflict, Write};
-
-/// One statement for each row.
-pub(super) struct ServerWrites<'a> {
-    statements: Vec<Statement<'a>>,
-    pub(super) effects: Vec<RowEffects>,
-}
-
-impl<'a> ServerWrites<'a> {
-    pub(super) fn prepare(session: &'a Session, plugin: &'a Adopted) -> Result<Self, Error> {
-        let statements = plugin.statements.iter();
-        let statements: Vec<_> = statements
-            .map(|text| session.prepare(text))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            effects: vec![RowEffects::default(); statements.len()],
-            statements,
-        })
-    }
-
-    pub(super) fn write_entry(&mut self, origin: OriginId, entry: &Entry) -> Result<(), Error> {
-        self.write_some(origin, entry, |_| true)
-    }
-
-    /// Writes the rows of those writes that `is_included` selects.
-    fn write_some(
-        &mut self,
-        origin: OriginId,
-        entry: &Entry,
-        is_included: impl Fn(usize) -> bool,
-    ) -> Result<(), Error> {
-        for (number, row) in rows_of(entry).filter(|(_, row)| is_included(row.write as usize)) {
-            let write = row.write as usize;
-            let stamp = stamp(origin, entry, number);
-            let values: Vec<_> = row.values.iter().map(parameter).collect();
-            let stamps = stamp.iter().map(|stamp| stamp as &dyn rusqlite::ToSql);
-            let parameters: Vec<_> = stamps
-                .chain(values.iter().map(|value| value as &dyn rusqlite::ToSql))
-                .collect();
-            let mut returned = self.statements[write].query(&parameters)?;
-            self.effects[write] += match returned.next()? {
-                None => RowEffects {
-                    present: 1,
-                    ..RowEffects::default()
-                },
-                Some([rusqlite::types::Value::Integer(1), ..]) => RowEffects {
-                    inserted: 1,
-                    ..RowEffects::default()
-                },
-                Some(_) => RowEffects {
-                    updated: 1,
-                    ..RowEffects::default()
-                },
-            };
-        }
-        Ok(())
-    }
-}
-
-fn rows_of(entry: &Entry) -> impl Iterator<Item = (usize, &Row)> {
-    let rows = match &entry.outcome {
-        Outcome::Rows(rows) => rows.as_slice(),
-        _ => &[],
-    };
-    rows.iter().enumerate()
-}
-
-fn stamp(origin: OriginId, entry: &Entry, number: usize) -> [i64; 3] {
-    [origin.0, to_sql(entry.delivery.sequence), to_sql(number as u64)]
-}
+use crate::sql::Error;
+use crate::sql::postgres::{Answer, Invocation, Session};
+use copy::Copy;
+use lantern_model::batch::Outcome;
+use lantern_model::schema::{OnConflict, Write};
+use plan::{Item, Method, TableRows, plan};
 
 /// Writes the rows of a batch. Returns the effects of each write.
 pub(super) fn write_batch(
@@ -93,199 +24,169 @@ pub(super) fn write_batch(
     entries: &[Entry],
 ) -> Result<Vec<RowEffects>, Error> {
     let manifest = &plugin.manifest;
-    let is_copied: Vec<bool> = manifest
-        .writes
-        .iter()
-        .map(|write| is_copied(manifest, write))
-        .collect();
-    let mut writes = ServerWrites::prepare(session, plugin)?;
-    if is_copied.contains(&false) {
-        for entry in entries {
-            writes.write_some(origin, entry, |write| !is_copied[write])?;
+    let mut effects = vec![RowEffects::default(); manifest.writes.len()];
+    let tables = plan(manifest, origin, entries);
+    let mut calls = Calls::default();
+    for (number, table) in tables.iter().enumerate() {
+        if table.method == Method::Copied && !table.copied().is_empty() {
+            Copy::of(plugin, number).copy_rows(session, table.copied())?;
+            for item in table.copied() {
+                effects[item.write].inserted += 1;
+            }
+        } else {
+            calls.add_staged(session, plugin, number, table)?;
         }
+        calls.add_single(session, plugin, table.single())?;
     }
-    let mut effects = writes.effects;
-    for (number, write) in manifest
-        .writes
-        .iter()
-        .enumerate()
-        .filter(|(number, _)| is_copied[*number])
-    {
-        let copy = Copy::of(plugin, write);
-        effects[number] += copy.run(session, number, origin, entries)?;
+    let answers = session.run_in_order(calls.invocations)?;
+    for (call, answer) in calls.descriptions.iter().zip(&answers) {
+        effects[call.write] += call.effects(&manifest.writes[call.write], answer);
     }
     Ok(effects)
 }
 
-/// Whether the rows of a write can be copied: no other write has the same table, so that their order is that of the copy, and
-/// the first row with a key is stored.
-fn is_copied(manifest: &Manifest, write: &Write) -> bool {
-    let inserts = matches!(write.on_conflict, OnConflict::Fail | OnConflict::Ignore);
-    let of_table = manifest.writes.iter().filter(|other| other.table == write.table);
-    inserts && of_table.count() == 1
+/// Statements to run in order, each with a description of its rows.
+#[derive(Default)]
+struct Calls<'b> {
+    invocations: Vec<Invocation<'b>>,
+    descriptions: Vec<Call>,
 }
 
-/// The copy of the rows of one write.
-struct Copy {
-    /// The table and its copied columns.
-    table: String,
-    columns: String,
-    types: Vec<Type>,
-    /// The table of the session that has the rows before they are inserted; none if no row can be present.
-    stage: Option<Stage>,
+/// The rows of a statement.
+struct Call {
+    write: usize,
+    /// Rows that the statement writes.
+    rows: u64,
+    /// Later rows that they stand for as well.
+    further: u64,
+    /// Whether the rows come from the table of the session.
+    is_staged: bool,
 }
 
-struct Stage {
-    create: String,
-    name: String,
-    /// The conflict clause.
-    conflict: String,
-}
-
-impl Copy {
-    fn of(plugin: &Adopted, write: &Write) -> Self {
-        let table = plugin.manifest.table_of(write);
-        let columns = write.columns.iter().map(|&column| &table.columns[column]);
-        let classes: Vec<StorageClass> = std::iter::repeat_n(StorageClass::Integer, ORIGIN_COLUMNS.len())
-            .chain(columns.clone().map(|column| StorageClass::of(column.column_type)))
-            .collect();
-        let origin = ORIGIN_COLUMNS.iter().map(|name| quote_text(name));
-        let names: Vec<String> = origin
-            .chain(columns.map(|column| statement::quote(&column.name)))
-            .collect();
-        let stage = matches!(write.on_conflict, OnConflict::Ignore).then(|| {
-            Stage::of(
-                &names,
-                &classes,
-                statement::conflict_clauses(table, write, Engine::Postgres),
-            )
-        });
-        Self {
-            table: quote_text(&plugin.tables[write.table]),
-            columns: names.join(", "),
-            types: classes.into_iter().map(StorageClass::server_type).collect(),
-            stage,
-        }
-    }
-
-    fn run(
-        &self,
+impl<'b> Calls<'b> {
+    /// Copies rows into the table of the session and adds the statements that insert them from there.
+    fn add_staged(
+        &mut self,
         session: &Session,
-        write: usize,
-        origin: OriginId,
-        entries: &[Entry],
-    ) -> Result<RowEffects, Error> {
-        let Some((data, rows)) = self.encode(write, origin, entries)? else {
-            return Ok(RowEffects::default());
-        };
-        let Self { table, columns, .. } = self;
-        let Some(stage) = &self.stage else {
-            copy(
-                session,
-                &format!("COPY {table} ({columns}) FROM STDIN (FORMAT binary)"),
-                data,
-            )?;
-            return Ok(RowEffects {
-                inserted: rows,
-                ..RowEffects::default()
-            });
-        };
-        let Stage {
-            create,
-            name,
-            conflict,
-        } = stage;
-        session.execute_batch(create)?;
-        copy(
-            session,
-            &format!("COPY {name} (place, {columns}) FROM STDIN (FORMAT binary)"),
-            data,
-        )?;
-        let insert =
-            format!("INSERT INTO {table} ({columns}) SELECT {columns} FROM {name} ORDER BY place{conflict}");
-        let inserted = session.execute(&insert, &[])? as u64;
-        // A further batch of the same transaction uses the table again.
-        session.execute_batch(&format!("DELETE FROM {name}"))?;
-        Ok(RowEffects {
-            inserted,
-            updated: 0,
-            present: rows - inserted,
-        })
+        plugin: &Adopted,
+        number: usize,
+        table: &TableRows<'b>,
+    ) -> Result<(), Error> {
+        if table.copied().is_empty() {
+            return Ok(());
+        }
+        let copy = Copy::of(plugin, number);
+        let mut place = copy.stage_rows(session, table.copied())?;
+        for items in table.segments() {
+            let call = Call::of(items, true);
+            let until = place + crate::values::to_sql(call.rows);
+            let invocation = copy.insert(session, call.write, place..until)?;
+            self.add(invocation, call);
+            place = until;
+        }
+        Ok(())
     }
 
-    /// The rows in the binary format of `COPY`, and their number; none if there are none.
-    fn encode(
-        &self,
-        write: usize,
-        origin: OriginId,
-        entries: &[Entry],
-    ) -> Result<Option<(Bytes, u64)>, Error> {
-        let mut out = BytesMut::with_capacity(256 * entries.len());
-        // The signature, no flags, no extension.
-        out.put_slice(b"PGCOPY\n\xff\r\n\0");
-        out.put_i32(0);
-        out.put_i32(0);
-        let has_place = self.stage.is_some();
-        let fields = self.types.len() + usize::from(has_place);
-        let mut rows = 0_i64;
-        for entry in entries {
-            for (number, row) in rows_of(entry).filter(|(_, row)| row.write as usize == write) {
-                out.put_i16(i16::try_from(fields).map_err(Error::encode)?);
-                if has_place {
-                    put(&mut out, ValueRef::Integer(rows), &Type::INT8)?;
-                }
-                let stamp = stamp(origin, entry, number).map(ValueRef::Integer);
-                let values = stamp.into_iter().chain(row.values.iter().map(stored));
-                for (value, ty) in values.zip(&self.types) {
-                    put(&mut out, value, ty)?;
-                }
-                rows += 1;
-            }
+    fn add_single(&mut self, session: &Session, plugin: &Adopted, items: &[Item<'b>]) -> Result<(), Error> {
+        for item in items {
+            let stamp = item.stamp.map(rusqlite::types::ValueRef::Integer);
+            let values = stamp.into_iter().chain(item.values.iter().copied()).collect();
+            let invocation = session.invocation(&plugin.statements[item.write], values)?;
+            self.add(invocation, Call::of(std::slice::from_ref(item), false));
         }
-        out.put_i16(-1);
-        Ok((rows > 0).then(|| (out.freeze(), rows.unsigned_abs())))
+        Ok(())
+    }
+
+    fn add(&mut self, invocation: Invocation<'b>, call: Call) {
+        self.invocations.push(invocation);
+        self.descriptions.push(call);
     }
 }
 
-impl Stage {
-    fn of(names: &[String], classes: &[StorageClass], conflict: String) -> Self {
-        let columns: Vec<String> = names
-            .iter()
-            .zip(classes)
-            .map(|(name, class)| format!("{name} {}", class.as_sql(Engine::Postgres)))
-            .collect();
-        let columns = columns.join(", ");
-        // Another declaration has another table.
-        let digest = Sha256::digest(&columns);
-        let bytes: Vec<String> = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        let name = format!("stage_{}", bytes.concat());
+impl Call {
+    /// The call for rows of one write.
+    fn of(items: &[Item<'_>], is_staged: bool) -> Self {
         Self {
-            create: format!(
-                "CREATE TEMP TABLE IF NOT EXISTS {name} (place BIGINT NOT NULL, {columns}) ON COMMIT DELETE ROWS"
-            ),
-            name: format!("pg_temp.{name}"),
-            conflict,
+            write: items.first().map_or(0, |item| item.write),
+            rows: items.len() as u64,
+            further: items.iter().map(|item| item.further).sum(),
+            is_staged,
+        }
+    }
+
+    fn effects(&self, write: &Write, answer: &Answer) -> RowEffects {
+        let changes = match &write.on_conflict {
+            OnConflict::Update(rule) => rule.changes(),
+            OnConflict::Fail | OnConflict::Ignore => false,
+        };
+        let number = |column: usize| match answer.first.get(column) {
+            Some(Value::Integer(number)) => u64::try_from(*number).unwrap_or(0),
+            _ => 0,
+        };
+        // A single row returns whether it was inserted, a statement for staged rows how many it changed and inserted.
+        let (changed, inserted) = match (self.is_staged, changes) {
+            (true, true) => (number(0), number(1)),
+            (true, false) => (answer.affected, answer.affected),
+            (false, _) => (answer.affected, number(0)),
+        };
+        let (updated, present) = match changes {
+            true => (self.further, 0),
+            false => (0, self.further),
+        };
+        RowEffects {
+            inserted,
+            updated: changed.saturating_sub(inserted) + updated,
+            present: self.rows.saturating_sub(changed) + present,
         }
     }
 }
 
-/// Appends a field: its length, or -1 for null, and its bytes.
-fn put(out: &mut BytesMut, value: ValueRef<'_>, ty: &Type) -> Result<(), Error> {
-    let at = out.len();
-    out.put_i32(-1);
-    if let IsNull::No = encode(value, ty, out).map_err(Error::encode)? {
-        let length = i32::try_from(out.len() - at - 4).map_err(Error::encode)?;
-        out[at..at + 4].copy_from_slice(&length.to_be_bytes());
-    }
-    Ok(())
+/// Writes the rows of a batch of which the server rejects some: halves it until only the messages remain whose rows are
+/// rejected. Their outcome becomes a rejection.
+///
+/// Returns the effects of each write, and the rejected messages.
+pub(super) fn write_isolated(
+    session: &Session,
+    plugin: &Adopted,
+    origin: OriginId,
+    entries: &mut [Entry],
+) -> Result<(Vec<RowEffects>, Refused), Error> {
+    let mut written = (
+        vec![RowEffects::default(); plugin.manifest.writes.len()],
+        Vec::new(),
+    );
+    isolate(session, plugin, origin, entries, &mut written)?;
+    Ok(written)
 }
 
-fn copy(session: &Session, statement: &str, data: Bytes) -> Result<(), Error> {
-    session.wait(async {
-        let sink = session.client().copy_in(statement).await?;
-        let mut sink = std::pin::pin!(sink);
-        sink.send(data).await?;
-        sink.finish().await
-    })?;
-    Ok(())
+fn isolate(
+    session: &Session,
+    plugin: &Adopted,
+    origin: OriginId,
+    entries: &mut [Entry],
+    written: &mut (Vec<RowEffects>, Refused),
+) -> Result<(), Error> {
+    session.execute_batch("SAVEPOINT part")?;
+    let error = match write_batch(session, plugin, origin, entries) {
+        Ok(effects) => {
+            for (total, effects) in written.0.iter_mut().zip(effects) {
+                *total += effects;
+            }
+            return session.execute_batch("RELEASE part");
+        }
+        Err(error) if error.is_caused_by_data() => error,
+        Err(error) => return Err(error),
+    };
+    session.execute_batch("ROLLBACK TO part; RELEASE part")?;
+    if let [entry] = entries {
+        let rejection = refusal(&error);
+        written
+            .1
+            .push((entry.delivery.sequence, rejection.reason.clone()));
+        entry.outcome = Outcome::Reject(rejection);
+        return Ok(());
+    }
+    let (one, other) = entries.split_at_mut(entries.len() / 2);
+    isolate(session, plugin, origin, one, written)?;
+    isolate(session, plugin, origin, other, written)
 }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::super::anchors;
 use super::super::commit::{Anchor, Mark};
 use super::super::segments::OriginTable;
-use super::super::statement::quote_text;
+use super::super::statement::{literal, quote_text};
 use super::super::values::{from_sql, to_sql};
 use super::{Report, count, strings};
 use lantern_model::batch::Timestamp;
@@ -188,7 +188,7 @@ fn rows_of_both(
     let tables = OriginTable::find_all(connection, tables)?;
     let both = tables.iter().map(|table| {
         format!(
-            "SELECT * FROM (SELECT t._sequence {} INTERSECT SELECT t._sequence {})",
+            "SELECT * FROM (SELECT t._sequence {} INTERSECT SELECT t._sequence {}) AS r",
             rows_of(table, earlier),
             rows_of(table, later)
         )
@@ -208,21 +208,21 @@ fn equal_rows(
         let columns = strings(
             connection,
             &format!(
-                "SELECT name FROM pragma_table_info({}) WHERE name NOT IN ('_origin', '_sequence', '_row')",
+                "SELECT name FROM pragma_table_info({}) WHERE name NOT IN ('_origin', '_sequence', '_row', '_rowid_')",
                 literal(table)
             ),
         )?;
         let table = OriginTable::find(connection, table)?;
         let same: String = columns
             .iter()
-            .map(|column| format!(" AND a.{0} IS b.{0}", quote_text(column)))
+            .map(|column| format!(" AND a.{0} IS NOT DISTINCT FROM b.{0}", quote_text(column)))
             .collect();
         // The rows are matched by their numbers in temporary tables, for which SQLite creates an index.
         equal.push(format!(
             "SELECT * FROM (WITH x AS MATERIALIZED (SELECT t._sequence, t._row, t._rowid_ AS id {}),
                  y AS MATERIALIZED (SELECT t._sequence, t._row, t._rowid_ AS id {})
              SELECT DISTINCT x._sequence FROM x JOIN y ON y._sequence = x._sequence AND y._row = x._row
-             JOIN {name} AS a ON a._rowid_ = x.id JOIN {name} AS b ON b._rowid_ = y.id WHERE 1{same})",
+             JOIN {name} AS a ON a._rowid_ = x.id JOIN {name} AS b ON b._rowid_ = y.id WHERE TRUE{same}) AS r",
             rows_of(&table, earlier),
             rows_of(&table, later),
             name = quote_text(&table.name)
@@ -242,10 +242,6 @@ fn count_distinct(connection: &Connection, selects: Vec<String>) -> Result<u64, 
     }
     count(
         connection,
-        &format!("SELECT count(*) FROM ({})", selects.join(" UNION ")),
+        &format!("SELECT count(*) FROM ({}) AS r", selects.join(" UNION ")),
     )
-}
-
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

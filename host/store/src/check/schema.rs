@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::sql::Connection;
+use crate::sql::{Connection, Engine, postgres};
 
 use super::super::description::TableDescription;
 use super::super::indexes::existing::{ExistingIndex, indexes_of, missing_columns};
@@ -16,10 +16,20 @@ use super::{CheckError, RESTORE, Report, rebuild};
 /// Fails when a later version wrote the database, or when it has not been upgraded to this version. Returns the
 /// version.
 pub(super) fn check_version(connection: &Connection) -> Result<i64, CheckError> {
-    let known = MIGRATIONS.iter().map(|migration| migration.version).max();
-    let known = known.unwrap_or_default();
-    let found: Option<i64> =
-        connection.query_row("SELECT max(version) FROM _sqlx_migrations", [], |row| row.get(0))?;
+    let (known, sql) = match connection.engine() {
+        Engine::Sqlite => {
+            let known = MIGRATIONS.iter().map(|migration| migration.version).max();
+            (
+                known.unwrap_or_default(),
+                "SELECT max(version) FROM _sqlx_migrations",
+            )
+        }
+        Engine::Postgres => (
+            postgres::latest_migration(),
+            "SELECT max(version) FROM _lantern_migration",
+        ),
+    };
+    let found: Option<i64> = connection.query_row(sql, [], |row| row.get(0))?;
     let found = found.unwrap_or_default();
     match found.cmp(&known) {
         std::cmp::Ordering::Greater => Err(CheckError::Newer { found, known }),
@@ -30,6 +40,22 @@ pub(super) fn check_version(connection: &Connection) -> Result<i64, CheckError> 
 
 /// Compares the host's tables and indexes with those that the migrations create.
 pub(super) fn check_host(connection: &Connection, report: &mut Report) -> Result<(), crate::sql::Error> {
+    match connection.engine() {
+        Engine::Sqlite => check_host_of_file(connection, report),
+        Engine::Postgres => check_host_of_server(connection, report),
+    }
+}
+
+fn check_host_of_server(connection: &Connection, report: &mut Report) -> Result<(), crate::sql::Error> {
+    for (kind, name) in postgres::created() {
+        if !connection.has_relation(name)? {
+            report.problem(format!("{kind} {name} is missing"), RESTORE);
+        }
+    }
+    Ok(())
+}
+
+fn check_host_of_file(connection: &Connection, report: &mut Report) -> Result<(), crate::sql::Error> {
     let reference = Connection::open_in_memory()?;
     for migration in MIGRATIONS.iter() {
         reference.execute_batch(migration.sql.as_str())?;

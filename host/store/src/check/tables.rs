@@ -130,7 +130,7 @@ fn check_rows(
     let doubled = count(
         connection,
         &format!(
-            "SELECT count(*) FROM (SELECT 1 FROM {quoted} GROUP BY _origin, _sequence, _row HAVING count(*) > 1)"
+            "SELECT count(*) FROM (SELECT 1 FROM {quoted} GROUP BY _origin, _sequence, _row HAVING count(*) > 1) AS r"
         ),
     )?;
     report_rows(doubled, "stored more than once");

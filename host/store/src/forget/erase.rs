@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::sql::{Connection, OptionalExtension as _, Transaction, params};
+use crate::sql::{Connection, Engine, Kind, OptionalExtension as _, Transaction, params};
 
 use super::screen::{digest, ensure_key, insert_forgotten_dead_letter, wipe_dead_letter};
 use super::search::{siblings, targets};
@@ -13,6 +13,7 @@ use crate::apply::read_checkpoint;
 use crate::commit::{OriginId, VersionId};
 use crate::search;
 use crate::segments::{OriginTable, Touched};
+use crate::statement::quote_text;
 use crate::values::{from_sql, to_sql};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::ManifestDescription;
@@ -48,11 +49,15 @@ pub(super) fn refuse_value(
     Ok(())
 }
 
-/// Runs a change whose removed content is overwritten with zeros.
+/// Runs a change whose removed content is overwritten with zeros in a file of SQLite. PostgreSQL keeps the former versions of
+/// rows until [`scrub`].
 pub(crate) fn overwriting<T>(
     connection: &mut Connection,
     change: impl FnOnce(&mut Connection) -> Result<T, crate::sql::Error>,
 ) -> Result<T, crate::sql::Error> {
+    if connection.engine() == Engine::Postgres {
+        return change(connection);
+    }
     let before: i64 = connection.query_row("PRAGMA secure_delete", [], |row| row.get(0))?;
     let set = |connection: &Connection, value: i64| {
         connection.query_row(&format!("PRAGMA secure_delete = {value}"), [], |row| {
@@ -262,8 +267,8 @@ impl Work<'_> {
     fn count_as_dead(&self, place: &Place, has_rows: bool) -> Result<Option<VersionId>, crate::sql::Error> {
         self.transaction
             .prepare_cached(
-                "UPDATE _lantern_ledger SET projected = projected - (?3 OR skipped = 0),
-                     skipped = skipped - (NOT ?3 AND skipped > 0), dead = dead + 1
+                "UPDATE _lantern_ledger SET projected = projected - CASE WHEN ?3 OR skipped = 0 THEN 1 ELSE 0 END,
+                     skipped = skipped - CASE WHEN NOT ?3 AND skipped > 0 THEN 1 ELSE 0 END, dead = dead + 1
                  WHERE origin = ?1 AND first_sequence <= ?2 AND last_sequence >= ?2 AND projected + skipped > 0
                  RETURNING plugin_version",
             )?
@@ -359,8 +364,37 @@ pub(super) fn drop_kept(connection: &mut Connection, plugins: &[String]) -> Resu
     transaction.commit()
 }
 
-/// Empties the write-ahead log, after rewriting the file where that is asked for. Returns whether the log is empty.
+/// Removes what changes have left in the files of the database. Returns whether that is complete.
 pub(super) fn scrub(connection: &mut Connection, vacuum: bool) -> Result<bool, crate::sql::Error> {
+    match connection.engine() {
+        Engine::Sqlite => scrub_file(connection, vacuum),
+        Engine::Postgres => scrub_server(connection, vacuum),
+    }
+}
+
+/// Removes the former versions of rows from the tables that had erased content. With `copy`, copies each table into new files.
+fn scrub_server(connection: &Connection, copy: bool) -> Result<bool, crate::sql::Error> {
+    let mut tables: Vec<String> = connection
+        .prepare("SELECT name FROM _lantern_table ORDER BY name")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    tables.extend(["_lantern_dead_letter", "_lantern_checkpoint"].map(str::to_owned));
+    let command = if copy { "VACUUM (FULL)" } else { "VACUUM" };
+    // A large table takes longer than a statement of a batch may take.
+    connection.execute_batch("SET statement_timeout = 0")?;
+    let mut is_complete = true;
+    for table in tables {
+        match connection.execute_batch(&format!("{command} {}", quote_text(&table))) {
+            Err(error) if error.kind() == Kind::Busy => is_complete = false,
+            done => done?,
+        }
+    }
+    connection.execute_batch("SET statement_timeout = '30s'")?;
+    Ok(is_complete)
+}
+
+/// Empties the write-ahead log, after rewriting the file where that is asked for. Returns whether the log is empty.
+fn scrub_file(connection: &Connection, vacuum: bool) -> Result<bool, crate::sql::Error> {
     if vacuum {
         // The copy that SQLite makes on the way would not fit into memory.
         connection.execute_batch("PRAGMA temp_store = FILE; VACUUM; PRAGMA temp_store = MEMORY")?;

@@ -1,7 +1,6 @@
 //! Erasures on a real database: what goes, what the ledger says of it, and what does not come back.
 
 use super::*;
-use crate::check::check;
 use crate::commit::{Commit, Entry, NewGap};
 use crate::testing::{Scene, entry, note, order};
 use lantern_model::batch::{Outcome, Row, Value};
@@ -41,7 +40,7 @@ fn by_stream(sequence: u64) -> Erasure {
 
 #[track_caller]
 fn sound(scene: &Scene) {
-    let report = check(scene.store.path().unwrap()).unwrap();
+    let report = scene.checked();
     assert_eq!(report.problems, [], "{report:?}");
 }
 

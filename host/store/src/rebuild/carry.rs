@@ -145,7 +145,7 @@ pub(super) fn copy(
     let old = statement::quote(&old.name);
     let last: Option<i64> = transaction.query_row(
         &format!(
-            "SELECT max(_rowid_) FROM (SELECT _rowid_ FROM {old} WHERE _rowid_ > ?1 ORDER BY _rowid_ LIMIT {ROWS_AT_ONCE})"
+            "SELECT max(_rowid_) FROM (SELECT _rowid_ FROM {old} WHERE _rowid_ > ?1 ORDER BY _rowid_ LIMIT {ROWS_AT_ONCE}) AS r"
         ),
         [after],
         |row| row.get(0),
@@ -200,7 +200,8 @@ impl Step<'_> {
         let before = last()?;
         transaction.execute(
             &format!(
-                "INSERT INTO {table} ({columns}) SELECT {columns} FROM {old} AS o WHERE {outside}{present}"
+                "INSERT INTO {table} ({columns})
+                 SELECT {columns} FROM {old} AS o WHERE {outside}{present} ORDER BY _rowid_"
             ),
             [],
         )?;
@@ -232,7 +233,9 @@ impl Step<'_> {
 /// Columns that both tables have, quoted.
 fn common_columns(connection: &Connection, one: &str, other: &str) -> Result<Vec<String>, crate::sql::Error> {
     let mut statement = connection.prepare(
-        "SELECT name FROM pragma_table_info(?1) WHERE name IN (SELECT name FROM pragma_table_info(?2))",
+        // In PostgreSQL the number of a row is a column.
+        "SELECT name FROM pragma_table_info(?1)
+         WHERE name IN (SELECT name FROM pragma_table_info(?2)) AND name <> '_rowid_'",
     )?;
     let names = statement.query_map([one, other], |row| row.get::<_, String>(0))?;
     names.map(|name| name.map(|name| quote_text(&name))).collect()

@@ -225,7 +225,7 @@ impl TableSums {
         }
         if let Some(scopes) = outside {
             let outer = format!("NOT ({})", reachable(scopes));
-            sums.push(format!("count(iif({outer}, 1, NULL))"));
+            sums.push(format!("count(CASE WHEN {outer} THEN 1 END)"));
             for (column, column_type) in columns {
                 sums.extend(column_sums_where(column, *column_type, &outer));
             }

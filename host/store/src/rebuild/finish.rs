@@ -1,6 +1,6 @@
 //! The last transaction of a rebuild: the new tables and records replace those in use.
 
-use crate::sql::{Connection, Transaction, params};
+use crate::sql::{Connection, Kind, Transaction, params};
 
 use super::history::{TableSets, adopt_history, cut, expired_of_kept, forget_dropped};
 use super::keep::{self, rename};
@@ -45,9 +45,24 @@ pub(super) fn finish(
     verified: &Verification,
     mark: Option<&AuditMark>,
 ) -> Result<bool, CatalogError> {
+    match replace(connection, adoption, request, verified, mark) {
+        // A reader has one of the tables open. The caller compares again, and readers do not wait for this transaction.
+        Err(CatalogError::Sqlite(error)) if error.kind() == Kind::Busy => Ok(false),
+        done => done,
+    }
+}
+
+fn replace(
+    connection: &mut Connection,
+    adoption: &Adoption,
+    request: &VerifyRequest,
+    verified: &Verification,
+    mark: Option<&AuditMark>,
+) -> Result<bool, CatalogError> {
     let (id, scopes) = (request.id, request.scopes.as_slice());
     let plugin = adoption.manifest.name.as_str();
     let transaction = connection.begin()?;
+    transaction.wait_briefly_for_locks()?;
     if verify::fingerprint(&transaction, id, plugin)? != verified.fingerprint
         || !watch::is_unchanged(&transaction, id, verified.watched)?
     {

@@ -151,7 +151,7 @@ pub(super) fn adopt_history(
     let parts = sequences(transaction, &tables.kept)?;
     if !parts.is_empty() && checkpoint > scope.after {
         let kept: i64 = transaction.query_row(
-            &format!("SELECT count(*) FROM ({})", parts.join(" UNION ALL ")),
+            &format!("SELECT count(*) FROM ({}) AS r", parts.join(" UNION ALL ")),
             params![old, to_sql(scope.after + 1), to_sql(checkpoint)],
             |row| row.get(0),
         )?;
@@ -216,7 +216,7 @@ fn adopt_gaps(
     let (old, after, end) = (scope.origin.0, to_sql(scope.after), to_sql(end));
     transaction.execute(
         "INSERT INTO _lantern_gap (origin, first_sequence, last_sequence, exact, reason, recorded_at)
-         SELECT origin, max(first_sequence, ?3 + 1), last_sequence, exact, reason, recorded_at FROM _lantern_gap
+         SELECT origin, max(first_sequence, CAST(?3 AS BIGINT) + 1), last_sequence, exact, reason, recorded_at FROM _lantern_gap
          WHERE origin = ?1 AND first_sequence <= ?2 AND last_sequence > ?3",
         [old, after, end],
     )?;
@@ -229,7 +229,7 @@ fn adopt_gaps(
         [old, after, end],
     )?;
     transaction.execute(
-        "UPDATE _lantern_gap SET first_sequence = ?3 + 1
+        "UPDATE _lantern_gap SET first_sequence = CAST(?3 AS BIGINT) + 1
          WHERE origin = ?1 AND first_sequence > ?2 AND first_sequence <= ?3",
         [old, after, end],
     )?;
@@ -323,8 +323,8 @@ fn split_ledger(
     let (mut rows, mut with_rows) = (0, 0);
     if !parts.is_empty() {
         let parts = parts.join(" UNION ALL ");
-        rows = count(&format!("SELECT count(*) FROM ({parts})"))?;
-        with_rows = count(&format!("SELECT count(DISTINCT s) FROM ({parts})"))?;
+        rows = count(&format!("SELECT count(*) FROM ({parts}) AS r"))?;
+        with_rows = count(&format!("SELECT count(DISTINCT s) FROM ({parts}) AS r"))?;
     }
     let dead = count(
         "SELECT count(*) FROM _lantern_dead_letter

@@ -7,18 +7,18 @@ use crate::sql::{Connection, OptionalExtension as _, Transaction, params};
 use super::super::audit::{durable_if, write_mark};
 use super::super::catalog::CatalogError;
 use super::super::commit::OriginId;
-use super::super::statement::quote_text;
+use super::super::statement::{literal, quote_text};
 use super::super::values::{from_sql, to_sql};
 use super::RebuildId;
 use crate::{AuditMark, search, segments};
 use lantern_model::batch::Timestamp;
 
-/// The host's tables that contain records by origin.
-const HISTORY: [&str; 4] = [
-    "_lantern_ledger",
-    "_lantern_gap",
-    "_lantern_dead_letter",
-    "_lantern_checkpoint",
+/// The host's tables that contain records by origin, each with the column that has their order.
+const HISTORY: [(&str, &str); 4] = [
+    ("_lantern_ledger", "id"),
+    ("_lantern_gap", "id"),
+    ("_lantern_dead_letter", "id"),
+    ("_lantern_checkpoint", "origin"),
 ];
 
 /// Replaced tables that can be restored.
@@ -58,23 +58,19 @@ pub(super) fn copy_before(
     plugin: &str,
     until: Timestamp,
 ) -> Result<(), crate::sql::Error> {
-    for table in HISTORY {
-        transaction.execute(
-            &format!(
-                "CREATE TABLE {} AS SELECT t.* FROM {table} t JOIN _lantern_origin o ON o.id = t.origin
-                 WHERE o.plugin = ?1",
-                kept(table, id)
-            ),
-            [plugin],
-        )?;
+    for (table, _) in HISTORY {
+        transaction.execute_batch(&format!(
+            "CREATE TABLE {} AS SELECT t.* FROM {table} t JOIN _lantern_origin o ON o.id = t.origin
+             WHERE o.plugin = {}",
+            kept(table, id),
+            literal(plugin)
+        ))?;
     }
-    transaction.execute(
-        &format!(
-            "CREATE TABLE {} AS SELECT * FROM _lantern_table WHERE plugin = ?1",
-            kept("_lantern_table", id)
-        ),
-        [plugin],
-    )?;
+    transaction.execute_batch(&format!(
+        "CREATE TABLE {} AS SELECT * FROM _lantern_table WHERE plugin = {}",
+        kept("_lantern_table", id),
+        literal(plugin)
+    ))?;
     transaction
         .execute(
             "UPDATE _lantern_rebuild SET previous_until = ?2, previous_version =
@@ -90,24 +86,18 @@ pub(super) fn mark_after(
     id: RebuildId,
     plugin: &str,
 ) -> Result<(), crate::sql::Error> {
-    transaction.execute(
-        &format!(
-            "CREATE TABLE {} AS SELECT o.id AS origin, c.sequence AS sequence,
-                 (SELECT coalesce(sum(l.messages), 0) FROM _lantern_ledger l WHERE l.origin = o.id) AS messages
-             FROM _lantern_origin o JOIN _lantern_checkpoint c ON c.origin = o.id WHERE o.plugin = ?1",
-            kept("_lantern_mark", id)
-        ),
-        [plugin],
-    )?;
-    transaction
-        .execute(
-            &format!(
-                "CREATE TABLE {} AS SELECT name FROM _lantern_table WHERE plugin = ?1",
-                kept("_lantern_after", id)
-            ),
-            [plugin],
-        )
-        .map(|_| ())
+    transaction.execute_batch(&format!(
+        "CREATE TABLE {} AS SELECT o.id AS origin, c.sequence AS sequence,
+             (SELECT coalesce(sum(l.messages), 0) FROM _lantern_ledger l WHERE l.origin = o.id) AS messages
+         FROM _lantern_origin o JOIN _lantern_checkpoint c ON c.origin = o.id WHERE o.plugin = {}",
+        kept("_lantern_mark", id),
+        literal(plugin)
+    ))?;
+    transaction.execute_batch(&format!(
+        "CREATE TABLE {} AS SELECT name FROM _lantern_table WHERE plugin = {}",
+        kept("_lantern_after", id),
+        literal(plugin)
+    ))
 }
 
 /// Ends the retention of what earlier rebuilds of the plugin kept; the sweep removes it.
@@ -198,12 +188,12 @@ pub(super) fn restore(
         }
     }
     let of_plugin = "WHERE origin IN (SELECT id FROM _lantern_origin WHERE plugin = ?1)";
-    for table in HISTORY {
+    for (table, order) in HISTORY {
         transaction.execute(&format!("DELETE FROM {table} {of_plugin}"), [plugin])?;
-        copy_back(&transaction, table, id)?;
+        copy_back(&transaction, table, order, id)?;
     }
     transaction.execute("DELETE FROM _lantern_table WHERE plugin = ?1", [plugin])?;
-    copy_back(&transaction, "_lantern_table", id)?;
+    copy_back(&transaction, "_lantern_table", "name", id)?;
     transaction.execute(
         "UPDATE _lantern_installation SET changed_at = ?3, previous = active,
              active = (SELECT previous_version FROM _lantern_rebuild WHERE id = ?2) WHERE plugin = ?1",
@@ -268,7 +258,12 @@ fn exists(connection: &Connection, table: &str) -> Result<bool, crate::sql::Erro
 
 /// Copies rows back by the names of their columns. A row of ledger, gap or dead letter gets a new id, because another
 /// plugin may use the old one by now.
-fn copy_back(transaction: &Transaction<'_>, table: &str, id: RebuildId) -> Result<(), crate::sql::Error> {
+fn copy_back(
+    transaction: &Transaction<'_>,
+    table: &str,
+    order: &str,
+    id: RebuildId,
+) -> Result<(), crate::sql::Error> {
     let copy = format!("{table}#{}#old", id.0);
     let columns: Vec<String> = transaction
         .prepare("SELECT name FROM pragma_table_info(?1) WHERE name <> 'id'")?
@@ -279,7 +274,7 @@ fn copy_back(transaction: &Transaction<'_>, table: &str, id: RebuildId) -> Resul
     transaction
         .execute(
             &format!(
-                "INSERT INTO {table} ({columns}) SELECT {columns} FROM {} ORDER BY _rowid_",
+                "INSERT INTO {table} ({columns}) SELECT {columns} FROM {} ORDER BY {order}",
                 quote_text(&copy)
             ),
             [],

@@ -281,7 +281,7 @@ fn traced(
             .to_owned(),
     );
     connection.query_row(
-        &format!("SELECT count(*) FROM ({})", parts.join(" UNION ")),
+        &format!("SELECT count(*) FROM ({}) AS r", parts.join(" UNION ")),
         params![origin.0, to_sql(first), to_sql(last)],
         |row| row.get(0).map(from_sql),
     )

@@ -70,7 +70,7 @@ pub(super) fn column_sums(column: &str, column_type: ColumnType) -> [String; SUM
 /// The same for the rows that meet a condition.
 pub(super) fn column_sums_where(column: &str, column_type: ColumnType, condition: &str) -> [String; SUMS] {
     let column = quote_text(column);
-    sums_of(&format!("iif({condition}, {column}, NULL)"), column_type)
+    sums_of(&format!("CASE WHEN {condition} THEN {column} END"), column_type)
 }
 
 fn sums_of(value: &str, column_type: ColumnType) -> [String; SUMS] {
@@ -79,7 +79,7 @@ fn sums_of(value: &str, column_type: ColumnType) -> [String; SUMS] {
             format!("coalesce(sum({value} & 4294967295), 0)"),
             format!("coalesce(sum({value} >> 32), 0)"),
         ],
-        StorageClass::Real => [format!("total({value})"), "0".to_owned()],
+        StorageClass::Real => [format!("coalesce(sum({value}), 0.0)"), "0".to_owned()],
         StorageClass::Text | StorageClass::Blob => {
             [format!("coalesce(sum(octet_length({value})), 0)"), "0".to_owned()]
         }

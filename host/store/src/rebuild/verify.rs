@@ -84,7 +84,7 @@ pub(super) fn fingerprint(
             },
         )?;
         connection.query_row(
-            "SELECT count(*), coalesce(sum(d.state = 'open'), 0), coalesce(sum(d.state = 'discarded'), 0),
+            "SELECT count(*), count(*) FILTER (WHERE d.state = 'open'), count(*) FILTER (WHERE d.state = 'discarded'),
                     coalesce(sum(d.attempts), 0)
              FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin WHERE o.plugin = ?1",
             [name],

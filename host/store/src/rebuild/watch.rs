@@ -1,12 +1,13 @@
 //! A record of the rows that change while a rebuild compares its tables with those in use.
 //!
-//! Triggers in the temporary schema of the write connection record every inserted, updated and deleted row. Only this
-//! connection writes, and the record is part of its transactions, so no committed change is missing in it. The triggers
-//! are gone when the writer reopens the database; the record then counts as incomplete.
+//! Triggers record every inserted, updated and deleted row. The record is part of the transactions of the changes, so no
+//! committed change is missing in it. In SQLite the triggers are in the temporary schema of the write connection, the only
+//! one that writes; they are gone when the writer reopens the database, and the record then counts as incomplete. In
+//! PostgreSQL they belong to the tables, and each statement records its changed chunks of rows once.
 
 use std::collections::BTreeSet;
 
-use crate::sql::Connection;
+use crate::sql::{Connection, Engine};
 
 use super::RebuildId;
 use super::survey::stored_tables;
@@ -25,12 +26,21 @@ const EVENTS: [(&str, &[&str]); 3] = [
     ("DELETE", &["OLD"]),
 ];
 
-fn record(id: RebuildId) -> String {
+/// The name of the record, which is also the beginning of the names of its triggers.
+fn name(id: RebuildId) -> String {
     format!("_lantern_changed_{}", id.0)
 }
 
+/// The record in statements.
+fn record(connection: &Connection, id: RebuildId) -> String {
+    match connection.engine() {
+        Engine::Sqlite => format!("temp.{}", name(id)),
+        Engine::Postgres => name(id),
+    }
+}
+
 fn trigger(id: RebuildId, table: usize, event: &str) -> String {
-    format!("{}_{table}_{event}", record(id))
+    format!("{}_{table}_{event}", name(id))
 }
 
 /// Begins an empty record. Returns the watched tables: those of the plugin, and those of the rebuild.
@@ -44,50 +54,83 @@ pub(super) fn begin(
     let new = manifest.tables.iter().map(|table| table.name.of_rebuild(id.0));
     let mut tables: Vec<String> = stored.into_iter().map(|table| table.name).collect();
     tables.extend(new.map(|name| name.as_str().to_owned()));
-    let record = record(id);
+    let kind = match connection.engine() {
+        Engine::Sqlite => "TEMP TABLE",
+        Engine::Postgres => "TABLE",
+    };
     connection.execute_batch(&format!(
-        "CREATE TEMP TABLE {record} (watched INTEGER NOT NULL, changed INTEGER NOT NULL)"
+        "CREATE {kind} {} (watched BIGINT NOT NULL, changed BIGINT NOT NULL)",
+        name(id)
     ))?;
     for (number, table) in tables.iter().enumerate() {
         for (event, rows) in EVENTS {
-            let inserts = rows
-                .iter()
-                .map(|row| format!("INSERT INTO {record} VALUES ({number}, {row}._rowid_);"));
-            connection.execute_batch(&format!(
-                "CREATE TEMP TRIGGER {} AFTER {event} ON main.{} BEGIN {} END",
-                trigger(id, number, event),
-                quote_text(table),
-                inserts.collect::<String>()
-            ))?;
+            connection.execute_batch(&match connection.engine() {
+                Engine::Sqlite => trigger_of_connection(id, (number, table.as_str()), event, rows),
+                Engine::Postgres => trigger_of_table(id, (number, table.as_str()), event),
+            })?;
         }
     }
     Ok(tables)
 }
 
-/// Removes a record.
-pub(super) fn end(connection: &Connection, id: RebuildId) -> Result<(), crate::sql::Error> {
-    let triggers: Vec<String> = connection
-        .prepare("SELECT name FROM sqlite_temp_schema WHERE type = 'trigger' AND glob(?1, name)")?
-        .query_map([trigger_glob(id)], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    for trigger in triggers {
-        connection.execute_batch(&format!("DROP TRIGGER temp.{trigger}"))?;
-    }
-    connection.execute_batch(&format!("DROP TABLE IF EXISTS temp.{}", record(id)))
+/// A trigger of SQLite for each changed row.
+fn trigger_of_connection(
+    id: RebuildId,
+    (number, table): (usize, &str),
+    event: &str,
+    rows: &[&str],
+) -> String {
+    let inserts = rows
+        .iter()
+        .map(|row| format!("INSERT INTO {} VALUES ({number}, {row}._rowid_);", name(id)));
+    format!(
+        "CREATE TEMP TRIGGER {} AFTER {event} ON main.{} BEGIN {} END",
+        trigger(id, number, event),
+        quote_text(table),
+        inserts.collect::<String>()
+    )
 }
 
-fn trigger_glob(id: RebuildId) -> String {
-    format!("{}_*", record(id))
+/// A trigger of PostgreSQL for each statement. An update never changes the number of a row.
+fn trigger_of_table(id: RebuildId, (number, table): (usize, &str), event: &str) -> String {
+    let rows = if event == "DELETE" { "OLD" } else { "NEW" };
+    format!(
+        "CREATE TRIGGER {} AFTER {event} ON {} REFERENCING {rows} TABLE AS changed_rows
+         FOR EACH STATEMENT EXECUTE FUNCTION lantern_record_changes('{}', '{number}', '{CHUNK_BITS}')",
+        quote_text(&trigger(id, number, event)),
+        quote_text(table),
+        name(id)
+    )
+}
+
+/// Removes a record.
+pub(super) fn end(connection: &Connection, id: RebuildId) -> Result<(), crate::sql::Error> {
+    for (trigger, table) in triggers(connection, id)? {
+        connection.execute_batch(&match connection.engine() {
+            Engine::Sqlite => format!("DROP TRIGGER temp.{trigger}"),
+            Engine::Postgres => format!("DROP TRIGGER {} ON {}", quote_text(&trigger), quote_text(&table)),
+        })?;
+    }
+    connection.execute_batch(&format!("DROP TABLE IF EXISTS {}", record(connection, id)))
+}
+
+/// The triggers of a record, each with the table that it watches.
+fn triggers(connection: &Connection, id: RebuildId) -> Result<Vec<(String, String)>, crate::sql::Error> {
+    let sql = match connection.engine() {
+        Engine::Sqlite => {
+            "SELECT name, tbl_name FROM sqlite_temp_schema WHERE type = 'trigger' AND glob(?1, name)"
+        }
+        Engine::Postgres => "SELECT name, table_name FROM lantern_trigger WHERE glob(?1, name)",
+    };
+    connection
+        .prepare(sql)?
+        .query_map([format!("{}_*", name(id))], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
 }
 
 /// Whether every change to `tables` tables since [`begin`] was recorded.
 fn is_complete(connection: &Connection, id: RebuildId, tables: usize) -> Result<bool, crate::sql::Error> {
-    let triggers: u32 = connection.query_row(
-        "SELECT count(*) FROM sqlite_temp_schema WHERE type = 'trigger' AND glob(?1, name)",
-        [trigger_glob(id)],
-        |row| row.get(0),
-    )?;
-    Ok(triggers as usize == tables * EVENTS.len())
+    Ok(triggers(connection, id)?.len() == tables * EVENTS.len())
 }
 
 /// Takes the recorded changes: for each table the numbers of its changed chunks. `None` if the record is incomplete.
@@ -99,10 +142,10 @@ pub(super) fn take(
     if !is_complete(connection, id, tables)? {
         return Ok(None);
     }
-    let record = record(id);
+    let record = record(connection, id);
     let mut changed = vec![BTreeSet::new(); tables];
     let mut statement = connection.prepare(&format!(
-        "SELECT DISTINCT watched, changed >> {CHUNK_BITS} FROM temp.{record}"
+        "SELECT DISTINCT watched, changed >> {CHUNK_BITS} FROM {record}"
     ))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -110,7 +153,7 @@ pub(super) fn take(
             chunks.insert(row.get(1)?);
         }
     }
-    connection.execute_batch(&format!("DELETE FROM temp.{record}"))?;
+    connection.execute_batch(&format!("DELETE FROM {record}"))?;
     Ok(Some(changed))
 }
 
@@ -124,7 +167,7 @@ pub(super) fn is_unchanged(
         return Ok(false);
     }
     connection.query_row(
-        &format!("SELECT NOT EXISTS (SELECT 1 FROM temp.{})", record(id)),
+        &format!("SELECT NOT EXISTS (SELECT 1 FROM {})", record(connection, id)),
         [],
         |row| row.get(0),
     )

@@ -78,7 +78,7 @@ pub(super) fn merge_ranges(
     let near: Vec<(i64, i64)> = transaction
         .prepare_cached(
             "SELECT id, plugin_version FROM _lantern_ledger
-             WHERE origin = ?1 AND last_sequence >= ?2 - 1 AND first_sequence <= ?3 + 1 ORDER BY first_sequence",
+             WHERE origin = ?1 AND last_sequence >= CAST(?2 AS BIGINT) - 1 AND first_sequence <= CAST(?3 AS BIGINT) + 1 ORDER BY first_sequence",
         )?
         .query_map(params![origin.0, to_sql(first), to_sql(last)], |row| {
             Ok((row.get(0)?, row.get(1)?))

@@ -174,8 +174,8 @@ impl EpochReader<'_> {
             return Ok((0, 0));
         }
         let all = parts.join(" UNION ALL ");
-        let distinct = format!("SELECT count(DISTINCT s) FROM ({all})");
-        let all = format!("SELECT count(*) FROM ({all})");
+        let distinct = format!("SELECT count(DISTINCT s) FROM ({all}) AS r");
+        let all = format!("SELECT count(*) FROM ({all}) AS r");
         Ok((
             self.number(&distinct, first, last)?,
             self.number(&all, first, last)?,
@@ -188,13 +188,16 @@ impl EpochReader<'_> {
             "SELECT sequence AS s FROM _lantern_dead_letter WHERE origin = ?1 AND sequence BETWEEN ?2 AND ?3";
         let mut parts = self.rows_between();
         parts.push(DEAD_LETTERS.to_owned());
-        let anything = format!("SELECT count(DISTINCT s) FROM ({})", parts.join(" UNION ALL "));
+        let anything = format!(
+            "SELECT count(DISTINCT s) FROM ({}) AS r",
+            parts.join(" UNION ALL ")
+        );
         let messages = self.number(&anything, first, last)?;
         if messages == 0 {
             return Ok(Known::default());
         }
         let (with_rows, rows) = self.rows(first, last)?;
-        let dead = format!("SELECT count(*) FROM ({DEAD_LETTERS} AND state <> 'resolved')");
+        let dead = format!("SELECT count(*) FROM ({DEAD_LETTERS} AND state <> 'resolved') AS r");
         Ok(Known {
             messages,
             with_rows,

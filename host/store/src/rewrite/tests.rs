@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::testing::{Scene, adoption, entry, first_epoch, orders};
-use crate::{Activation, Commit, Mark, NewGap, OpenDeadLetterFilter, StoreConfig, check};
+use crate::testing::{Scene, adoption, config_of, entry, first_epoch, orders};
+use crate::{Activation, Commit, Mark, NewGap, OpenDeadLetterFilter};
 use lantern_model::batch::{Rejection, RejectionClass, Row, Value};
 use lantern_model::schema::{Manifest, OnConflict};
 
@@ -101,7 +101,7 @@ struct Past {
 /// Batches of two versions, with holes, gaps, resolved and discarded dead letters and expired rows.
 async fn past(dir: &std::path::Path, dice: &mut Dice, kind: Kind) -> Past {
     let Kind { manifest, outcome } = kind;
-    let store = Store::open(StoreConfig::new(dir)).await.unwrap();
+    let store = Store::open(config_of(dir).await).await.unwrap();
     let bad = store.plugins().adopt(adoption(manifest("bad"))).await.unwrap();
     let good = store
         .plugins()
@@ -227,7 +227,7 @@ async fn dead_letters(
 }
 
 fn sound(scene: &Scene, what: &str) {
-    let report = check::check(scene.store.path().unwrap()).unwrap();
+    let report = scene.checked();
     assert!(report.problems.is_empty(), "{what}: {:?}", report.problems);
 }
 

@@ -105,6 +105,19 @@ impl Error {
         }
     }
 
+    /// Whether the session with a server has ended. The server may have lost the last commits that it had confirmed, if it does
+    /// not write each commit to the disk.
+    pub(crate) fn has_ended_session(&self) -> bool {
+        let Self::Postgres(error) = self else {
+            return false;
+        };
+        match error.code() {
+            // The classes for connections and for a server that stops.
+            Some(state) => state.code().starts_with("08") || state.code().starts_with("57P"),
+            None => true,
+        }
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Sqlite(error) => kind_of_sqlite(error),

@@ -12,7 +12,7 @@ use super::{Connection, Error};
 
 pub(crate) use link::SessionOptions;
 pub(crate) use rows::Rows;
-pub(crate) use session::{ResultColumn, ResultKind, Session, Statement};
+pub(crate) use session::{Answer, Invocation, ResultColumn, ResultKind, Session, Statement};
 pub(crate) use tls::Tls;
 pub(crate) use values::encode;
 
@@ -40,6 +40,27 @@ const MIGRATIONS: [&str; 1] = [include_str!(
     "../../../../migrations/postgres/0001_host_tables.sql"
 )];
 
+/// The number of the latest migration.
+pub(crate) fn latest_migration() -> i64 {
+    MIGRATIONS.len() as i64
+}
+
+/// What the migrations create in the schema: the kind and the name of each table, index and view.
+pub(crate) fn created() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let kinds = [
+        ("table", "CREATE TABLE "),
+        ("index", "CREATE INDEX "),
+        ("index", "CREATE UNIQUE INDEX "),
+        ("view", "CREATE VIEW "),
+    ];
+    let lines = MIGRATIONS.iter().flat_map(|text| text.lines());
+    lines.filter_map(move |line| {
+        let mut kinds = kinds.iter();
+        let (kind, rest) = kinds.find_map(|(kind, create)| Some((*kind, line.strip_prefix(create)?)))?;
+        Some((kind, rest.split_whitespace().next()?))
+    })
+}
+
 /// The key of the lock that serialises the migrations of hosts that start at the same time.
 const MIGRATION_LOCK: i64 = 0x6c61_6e74_6572_6e01;
 
@@ -62,7 +83,7 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), Error> {
         [],
         |row| row.get(0),
     )?;
-    let known = MIGRATIONS.len() as i64;
+    let known = latest_migration();
     if applied > known {
         return Err(Error::Newer { applied, known });
     }

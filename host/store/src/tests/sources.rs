@@ -95,7 +95,7 @@ async fn anchors_are_kept_with_the_checkpoint_and_survive_a_gap() {
     scene.store.commit(gap).await.expect("commit");
     assert_eq!(sequences(&scene.store).await, [3, 1]);
     scene.store.close().await;
-    let store = Store::open(StoreConfig::new(dir.path())).await.expect("open");
+    let store = Store::open(config_of(dir.path()).await).await.expect("open");
     assert_eq!(sequences(&store).await, [3, 1]);
 }
 
@@ -120,7 +120,7 @@ async fn a_decision_survives_a_restart_and_applies_only_to_its_stream() {
         .unwrap();
     assert_eq!(decide(&scene.store).await, Some(77));
     scene.store.close().await;
-    let store = Store::open(StoreConfig::new(dir.path())).await.expect("open");
+    let store = Store::open(config_of(dir.path()).await).await.expect("open");
     let attached = store.sources().attach("orders", "orders").await.unwrap().unwrap();
     assert_eq!(
         attached.question,

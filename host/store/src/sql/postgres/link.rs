@@ -98,10 +98,10 @@ impl Link {
     }
 
     /// Waits for an answer of the server.
-    pub(super) fn wait<T>(
-        &self,
-        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<T, Error> {
+    pub(super) fn wait<T, E>(&self, answer: impl Future<Output = Result<T, E>>) -> Result<T, Error>
+    where
+        Error: From<E>,
+    {
         let Some(interrupted) = &self.interrupted else {
             return Ok(self.runtime.block_on(answer)?);
         };

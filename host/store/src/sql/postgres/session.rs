@@ -1,12 +1,14 @@
 //! One session: a client, its prepared statements, and the interrupt that ends a read.
 
-use std::cell::RefCell;
+use std::cell::{Cell as Shared, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use rusqlite::ToSql;
+use rusqlite::types::{Value, ValueRef};
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -14,11 +16,14 @@ use tokio_postgres::types::Type;
 use super::dialect::portable;
 use super::link::{Interrupted, Link, SessionOptions};
 use super::rows::{Rows, SharedReading};
-use super::values::Parameter;
+use super::values::{Borrowed, Cell, Parameter};
 use crate::sql::Error;
 
 /// Prepared statements that a session keeps. Statements with names of tables and filters differ, so the number is bounded.
 const STATEMENTS_KEPT: usize = 256;
+
+/// Statements that are sent before the first of them has an answer.
+const UNANSWERED_MAX: usize = 256;
 
 /// How long a session is used.
 const SESSION_TIME: Duration = Duration::from_secs(60 * 60);
@@ -31,7 +36,9 @@ pub(crate) struct Session {
     /// The result that the caller is reading.
     reading: RefCell<Option<SharedReading>>,
     /// Rows that statements changed since the session began.
-    changes: std::cell::Cell<u64>,
+    changes: Shared<u64>,
+    /// The next free place in the tables of the session.
+    places: Shared<i64>,
 }
 
 impl fmt::Debug for Session {
@@ -49,7 +56,8 @@ impl Session {
             statements: RefCell::default(),
             began: Instant::now(),
             reading: RefCell::default(),
-            changes: std::cell::Cell::new(0),
+            changes: Shared::new(0),
+            places: Shared::new(0),
         };
         session.execute_batch(&options.setup)?;
         Ok(session)
@@ -80,16 +88,68 @@ impl Session {
     }
 
     /// Waits for an answer of the server.
-    pub(crate) fn wait<T>(
-        &self,
-        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<T, Error> {
+    pub(crate) fn wait<T, E>(&self, answer: impl Future<Output = Result<T, E>>) -> Result<T, Error>
+    where
+        Error: From<E>,
+    {
         self.link.wait(answer)
     }
 
     /// Ends calls as soon as `interrupted` returns true.
     pub(crate) fn interrupt_when(&mut self, interrupted: Interrupted) {
         self.link.interrupt_when(interrupted);
+    }
+
+    /// Reserves places for rows in the tables of the session, which no other rows of the session have. Returns the first.
+    pub(crate) fn reserve_places(&self, count: usize) -> i64 {
+        let first = self.places.get();
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.places.set(first.saturating_add(count));
+        first
+    }
+
+    /// A statement with parameters for [`Session::run_in_order`].
+    pub(crate) fn invocation<'a>(
+        &self,
+        sql: &str,
+        parameters: Vec<ValueRef<'a>>,
+    ) -> Result<Invocation<'a>, Error> {
+        Ok(Invocation {
+            statement: self.prepare(sql)?.statement,
+            parameters: parameters.into_iter().map(Borrowed).collect(),
+        })
+    }
+
+    /// Runs statements in order. The server has the next ones before it answers the first, so that they do not take a round
+    /// trip each.
+    pub(crate) fn run_in_order(&self, invocations: Vec<Invocation<'_>>) -> Result<Vec<Answer>, Error> {
+        // The stream begins its futures in order, and a statement is sent when its future begins.
+        let answers = futures_util::stream::iter(invocations)
+            .map(|invocation| self.run(invocation))
+            .buffered(UNANSWERED_MAX)
+            .try_collect::<Vec<_>>();
+        let answers = self.wait(answers)?;
+        let changed: u64 = answers.iter().map(|answer| answer.affected).sum();
+        self.changes.set(self.changes.get() + changed);
+        Ok(answers)
+    }
+
+    async fn run(&self, invocation: Invocation<'_>) -> Result<Answer, tokio_postgres::Error> {
+        let rows = self
+            .client()
+            .query_raw(&invocation.statement, invocation.parameters);
+        let mut rows = std::pin::pin!(rows.await?);
+        let mut first = None;
+        while let Some(row) = rows.try_next().await? {
+            if first.is_none() {
+                let cells = (0..row.len()).map(|column| row.try_get(column).map(|Cell(value)| value));
+                first = Some(cells.collect::<Result<Vec<_>, _>>()?);
+            }
+        }
+        Ok(Answer {
+            first: first.unwrap_or_default(),
+            affected: rows.rows_affected().unwrap_or(0),
+        })
     }
 
     pub(crate) fn execute_batch(&self, sql: &str) -> Result<(), Error> {
@@ -178,6 +238,20 @@ impl ResultKind {
     }
 }
 
+/// A statement with its parameters.
+pub(crate) struct Invocation<'a> {
+    statement: tokio_postgres::Statement,
+    parameters: Vec<Borrowed<'a>>,
+}
+
+/// The answer to a statement.
+pub(crate) struct Answer {
+    /// The values of its first row; none without rows.
+    pub(crate) first: Vec<Value>,
+    /// Rows that it changed or returned.
+    pub(crate) affected: u64,
+}
+
 /// A prepared statement of a session.
 pub(crate) struct Statement<'c> {
     session: &'c Session,
@@ -185,6 +259,11 @@ pub(crate) struct Statement<'c> {
 }
 
 impl<'c> Statement<'c> {
+    /// The statement of the driver.
+    pub(crate) fn inner(&self) -> &tokio_postgres::Statement {
+        &self.statement
+    }
+
     pub(crate) fn execute(&mut self, values: &[&dyn ToSql]) -> Result<usize, Error> {
         let values = parameters(values)?;
         let client = self.session.client();

@@ -34,6 +34,22 @@ impl types::ToSql for Parameter {
     types::to_sql_checked!();
 }
 
+/// A parameter that borrows its value.
+#[derive(Debug)]
+pub(super) struct Borrowed<'a>(pub(super) ValueRef<'a>);
+
+impl types::ToSql for Borrowed<'_> {
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, BoxError> {
+        encode(self.0, ty, out)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    types::to_sql_checked!();
+}
+
 /// Appends a value in the binary format of a type.
 ///
 /// # Errors
@@ -49,7 +65,8 @@ pub(crate) fn encode(value: ValueRef<'_>, ty: &Type, out: &mut BytesMut) -> Resu
         #[allow(clippy::cast_precision_loss)]
         (ValueRef::Integer(number), &Type::FLOAT8) => out.put_f64(number as f64),
         (ValueRef::Integer(number), ty) if is_text(ty) => out.put_slice(number.to_string().as_bytes()),
-        (ValueRef::Real(number), &Type::FLOAT8) => out.put_f64(number),
+        // SQLite stores -0.0 as 0.0.
+        (ValueRef::Real(number), &Type::FLOAT8) => out.put_f64(number + 0.0),
         (ValueRef::Real(number), ty) if is_text(ty) => out.put_slice(number.to_string().as_bytes()),
         (ValueRef::Text(text), ty) if is_text(ty) => out.put_slice(text),
         (ValueRef::Text(bytes) | ValueRef::Blob(bytes), &Type::BYTEA) => out.put_slice(bytes),
