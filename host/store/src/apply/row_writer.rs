@@ -38,7 +38,7 @@ fn write_message(
         Err(error) if error.is_caused_by_data() => {
             connection.execute_batch("ROLLBACK TO message")?;
             writes.effects = before;
-            let rejection = refusal(&error);
+            let rejection = rejection_of(&error);
             let reason = rejection.reason.clone();
             entry.outcome = Outcome::Reject(rejection);
             Some(reason)
@@ -51,7 +51,7 @@ fn write_message(
 
 /// The outcome of a message whose rows the database rejected. The host checks rows against the types of their columns
 /// before it writes them, so only a merged value can have a wrong type: a sum outside the range of its column.
-pub(super) fn refusal(error: &Error) -> Rejection {
+pub(super) fn rejection_of(error: &Error) -> Rejection {
     let reason = match error.kind() {
         Kind::OutOfRange => format!(
             "a sum is outside the range of its column (whole numbers: 64 bits; reals: finite): {error}"

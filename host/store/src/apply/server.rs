@@ -7,7 +7,7 @@ mod plan;
 use rusqlite::types::Value;
 
 use super::Refused;
-use super::row_writer::refusal;
+use super::row_writer::rejection_of;
 use crate::commit::{Adopted, Entry, OriginId, RowEffects};
 use crate::sql::Error;
 use crate::sql::postgres::{Answer, Invocation, Session};
@@ -179,7 +179,7 @@ fn isolate(
     };
     session.execute_batch("ROLLBACK TO part; RELEASE part")?;
     if let [entry] = entries {
-        let rejection = refusal(&error);
+        let rejection = rejection_of(&error);
         written
             .1
             .push((entry.delivery.sequence, rejection.reason.clone()));

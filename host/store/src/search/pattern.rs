@@ -33,7 +33,7 @@ pub(crate) struct TermPattern {
 impl TermPattern {
     pub(crate) fn of(term: &Term) -> Self {
         let separator = SEPARATOR.as_str();
-        let words: Vec<String> = term.words.iter().map(|word| letters(word)).collect();
+        let words: Vec<String> = term.words.iter().map(|word| in_any_case(word)).collect();
         let end = match term.is_prefix {
             true => String::new(),
             false => format!("(?:{separator}|$)"),
@@ -76,7 +76,7 @@ fn plain_document(words: &[String], is_prefix: bool) -> String {
 }
 
 /// Matches the letters of a word in any case.
-fn letters(word: &str) -> String {
+fn in_any_case(word: &str) -> String {
     let mut pattern = String::new();
     let mut rest = word;
     while let Some(letter) = rest.chars().next() {
@@ -165,7 +165,7 @@ mod tests {
             ("ß", "[\\U000000df\\U00001e9e]"),
             ("日", "\\U000065e5"),
         ] {
-            assert_eq!(letters(word), expected, "{word}");
+            assert_eq!(in_any_case(word), expected, "{word}");
         }
         assert!(SEPARATOR.starts_with("[^0-9A-Za-z\\U000000aa"), "{}", *SEPARATOR);
     }
