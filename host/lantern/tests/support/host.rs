@@ -84,18 +84,18 @@ impl Host {
             "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
             self.address
         )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let status = answer
-            .split(' ')
-            .nth(1)
-            .and_then(|code| code.parse().ok())
-            .unwrap_or(0);
-        let body = answer
-            .split_once("\r\n\r\n")
-            .map_or("", |(_, body)| body)
-            .to_owned();
-        Ok((status, body))
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
+        let (head, body) = answer.split_at(end.map_or(answer.len(), |end| end + 4));
+        let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let body = if head.contains("\r\ntransfer-encoding: chunked\r\n") {
+            String::from_utf8_lossy(&join_chunks(body)).into_owned()
+        } else {
+            String::from_utf8_lossy(body).into_owned()
+        };
+        Ok((status.unwrap_or(0), body))
     }
 
     /// Sends a GET; returns the JSON body.
@@ -174,6 +174,22 @@ impl Host {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// The body of a response that the server sent in pieces, each after a line with its size in hexadecimal digits.
+fn join_chunks(mut body: &[u8]) -> Vec<u8> {
+    let mut joined = Vec::new();
+    while let Some(end) = body.windows(2).position(|window| window == b"\r\n") {
+        let size = std::str::from_utf8(&body[..end]).unwrap();
+        let size = usize::from_str_radix(size.trim(), 16).unwrap();
+        let chunk = &body[end + 2..];
+        if size == 0 || chunk.len() < size + 2 {
+            break;
+        }
+        joined.extend_from_slice(&chunk[..size]);
+        body = &chunk[size + 2..];
+    }
+    joined
 }
 
 impl Drop for Host {
