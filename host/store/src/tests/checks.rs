@@ -255,14 +255,13 @@ async fn the_time_of_retention_is_stored_and_begins_at_the_newest_message() {
     let maintenance = scene.store.maintenance();
     let now = Timestamp::now();
     assert_eq!(maintenance.retention_time(now).await.unwrap(), now);
-    let connection = rusqlite::Connection::open(scene.store.path().unwrap()).unwrap();
-    connection
-        .execute_batch(
-            "INSERT INTO _lantern_origin (id, plugin, source, epoch, begins_after, reason, began_at)
-             VALUES (90, 'p', 'core', 1, 0, 'the first', 0);
-             INSERT INTO _lantern_checkpoint (origin, sequence, published_ns, committed_at) VALUES (90, 7, 5000, 0);",
-        )
-        .unwrap();
+    for sql in [
+        "INSERT INTO _lantern_origin (id, plugin, source, epoch, begins_after, reason, began_at)
+         VALUES (90, 'p', 'core', 1, 0, 'the first', 0)",
+        "INSERT INTO _lantern_checkpoint (origin, sequence, published_ns, committed_at) VALUES (90, 7, 5000, 0)",
+    ] {
+        scene.change(sql).await;
+    }
     assert_eq!(maintenance.retention_time(now).await.unwrap(), Timestamp(5));
     for at in [Timestamp(9), Timestamp(3)] {
         maintenance.set_retention_time(at).await.unwrap();
