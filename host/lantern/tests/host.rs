@@ -17,10 +17,14 @@ mod cluster_of_servers;
 mod evolving;
 #[path = "support/host.rs"]
 mod host;
+#[path = "support/killed_postgres.rs"]
+mod killed_postgres;
 #[path = "support/line.rs"]
 mod line_to_broker;
 #[path = "support/nats.rs"]
 mod nats;
+#[path = "support/postgres.rs"]
+mod postgres;
 #[path = "../../../xtask/src/postgres.rs"]
 mod postgres_server;
 #[path = "support/query.rs"]
@@ -38,6 +42,8 @@ mod audit;
 mod brokers;
 #[path = "host/cluster.rs"]
 mod cluster;
+#[path = "host/database_server.rs"]
+mod database_server;
 #[path = "host/deep.rs"]
 mod deep;
 #[path = "host/engines.rs"]
