@@ -52,7 +52,7 @@ pub struct Frame {
 pub struct Parts(VecDeque<Part>);
 
 impl Parts {
-    /// Appends a value: a short one to `text`, a long one as a part of its own after the previous text.
+    /// Appends a value: a short one to `text`, a long one as a separate part after the previous text.
     ///
     /// # Errors
     /// If JSON cannot represent the value.

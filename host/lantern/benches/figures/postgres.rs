@@ -196,7 +196,7 @@ async fn new_database(address: &str) -> anyhow::Result<String> {
     Ok(format!("{server}/{name}"))
 }
 
-/// Measures the time from publish to visible row with a host of its own.
+/// Measures the time from publish to visible row with a separate host.
 fn latency(address: &str, synchronous: &str, seconds: u64) -> anyhow::Result<()> {
     let rate = 1_000;
     let server = NatsServer::start();

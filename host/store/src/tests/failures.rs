@@ -126,7 +126,7 @@ async fn an_unavailable_database_is_available_again_without_a_message() {
         let failed = scene.store.call(move |_| Err::<(), _>(full())).await;
         assert!(matches!(failed, Err(CommitError::Unavailable(_))), "{failed:?}");
         wait_for_health(&scene, |health| is_unavailable(health, "")).await;
-        // It writes nothing, so the writer tries a write of its own.
+        // It writes nothing, so the writer tries a separate write.
         scene.store.call(|_| Ok(())).await.unwrap();
         wait_for_health(&scene, |health| *health == Health::Healthy).await;
     }

@@ -429,7 +429,7 @@ mod tests {
             count("a", 4),
             order("b", 9),
         ];
-        // Round 0 has the sum of the first two and the other key, then each row has a round of its own.
+        // Round 0 has the sum of the first two and the other key, then each row has a separate round.
         assert_eq!(sums(&manifest, outcomes), [(9, 1), (2, 2), (7, 1), (4, 1)]);
     }
 
