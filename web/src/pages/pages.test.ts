@@ -11,6 +11,7 @@ const projection = (over: Partial<Projection> = {}): Projection => ({
   stream: 'OBS',
   state: 'running',
   state_since_ms: 0,
+  node: null,
   paused: null,
   epoch: 1,
   checkpoint: 1,
