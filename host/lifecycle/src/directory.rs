@@ -395,6 +395,10 @@ impl Directory {
     /// Pauses the plugin of a removed file.
     async fn pause_removed(&mut self, file: &str) {
         self.inner.clear_load_failure(&failure_subject(file));
+        // Of several hosts, another one may have the file.
+        if self.inner.parts.leases.is_some() {
+            return;
+        }
         let Some(record) = self.records.get(file) else {
             return;
         };

@@ -21,8 +21,10 @@ use lantern_store::{JOBS_LEASE, LeaseView, Leases};
 const JOINED_FOR: Duration = Duration::from_secs(15);
 /// Time between two moves of plugins from this host to others.
 const MOVE_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a move waits for an operation on its plugin.
+const LANE_TIME: Duration = Duration::from_millis(50);
 /// How long a move waits until the projections have ended their batches.
-const MOVE_TIME: Duration = Duration::from_secs(5);
+const MOVE_TIME: Duration = Duration::from_secs(1);
 
 /// The placements of all plugins at one time.
 #[derive(Clone, Default)]
@@ -36,10 +38,7 @@ impl Placements {
         self.known
             .get(plugin)
             .cloned()
-            .unwrap_or_else(|| Placement::Elsewhere {
-                detail: "no host has claimed the plugin yet".to_owned(),
-                reports: Arc::default(),
-            })
+            .unwrap_or_else(|| elsewhere("no host has claimed the plugin yet"))
     }
 
     fn new(view: &LeaseView) -> Self {
@@ -115,7 +114,7 @@ pub(super) async fn follow_leases(inner: Arc<Inner>, leases: Leases) {
             && let Some(plugin) = inner.next_move(&now)
         {
             moved_at = Some(Instant::now());
-            inner.move_away(&plugin, &now, &leases).await;
+            inner.move_away(&plugin, &leases).await;
         }
         // Leases that were not renewed end at this time.
         let end = now.trusted_until().map(Instant::from_std);
@@ -248,7 +247,8 @@ impl Inner {
         let now = lantern_model::batch::Timestamp::now().0;
         let joined_before =
             now.saturating_sub_unsigned(JOINED_FOR.as_micros().try_into().unwrap_or(u64::MAX));
-        let plugins = view.leases.keys();
+        // Jobs stay: any host does them equally well.
+        let plugins = view.leases.keys().filter(|subject| !subject.starts_with('#'));
         let mut moves = plugins.filter(|plugin| {
             view.destination(plugin)
                 .is_some_and(|node| node.started_at < joined_before)
@@ -257,15 +257,20 @@ impl Inner {
         moves.next().cloned()
     }
 
-    /// Ends the work on a plugin and releases its lease. No operation on the plugin runs meanwhile.
-    async fn move_away(&self, plugin: &str, view: &LeaseView, leases: &Leases) {
+    /// Ends the work on a plugin and releases its lease. No operation on the plugin runs meanwhile; while one runs, the
+    /// plugin stays, because the leases of all other plugins must be followed.
+    async fn move_away(&self, plugin: &str, leases: &Leases) {
+        let lane = tokio::time::timeout(LANE_TIME, self.operations.enter(plugin)).await;
+        let Ok(_lane) = lane else {
+            return;
+        };
+        let view = leases.view().borrow().clone();
         let Some(to) = view.destination(plugin).map(|node| node.name.clone()) else {
             return;
         };
-        let _lane = self.operations.enter(plugin).await;
         tracing::info!(plugin, to, "moving a plugin to another host");
         self.running
-            .place(Arc::new(Placements::new(view).without(plugin, &to)));
+            .place(Arc::new(Placements::new(&view).without(plugin, &to)));
         let ended = async {
             while self.is_reading(plugin) {
                 tokio::time::sleep(Duration::from_millis(10)).await;

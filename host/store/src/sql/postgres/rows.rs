@@ -19,7 +19,7 @@ use crate::sql::Error;
 /// Rows that are taken from the driver at a time, if it has received them.
 const PORTION: usize = 64;
 
-/// Rows that are received and discarded after the caller has read enough. The server is told to stop if there are more.
+/// Rows that are received and discarded after the caller has read enough. If there are more, the host cancels the statement.
 const DISCARDED_BYTES_MAX: usize = 1 << 20;
 
 /// A result that the server is sending.
